@@ -1,0 +1,133 @@
+"""What travels between peers: envelopes, receipts, trust sources.
+
+Values and small handles only; no queue, no transport, no policy.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, final
+
+import attrs
+import trio
+from attrs import field, frozen
+
+from .authority import BRIDGE_INTENT, CorrelationId, DropReason, EnvelopeKind, Lane, MessageId, PeerId, ResponseStatus
+
+__all__ = ["Envelope", "Receipt", "ReceiptStatus", "TrustSource"]
+
+class TrustSource(Enum):
+    """On whose word a peer is trusted; each source owns its own edges (SPEC 8)."""
+
+    MANUAL = "manual"
+    DIRECT = "direct"
+    OVERLAY = "overlay"
+    SUPERVISOR = "supervisor"
+
+    __hash__ = object.__hash__
+
+
+class ReceiptStatus(Enum):
+    """How far an accepted envelope has come."""
+
+    QUEUED = "queued"
+    ADMITTED = "admitted"
+    DROPPED = "dropped"
+
+
+@frozen(kw_only=True)
+class Envelope:
+    """One message between two peers.
+
+    Raises:
+        ValueError: a field is malformed, or the fields do not fit the kind.
+    """
+
+    id: MessageId = field(validator=attrs.validators.min_len(1))
+    """Unique per sender; a second envelope with the same id is a DUPLICATE."""
+    sender: PeerId = field(converter=PeerId)
+    """Who sends it; the transport vouches for it."""
+    recipient: PeerId = field(converter=PeerId)
+    """Who it is for."""
+    kind: EnvelopeKind = EnvelopeKind.MESSAGE
+    """What it is."""
+    body: Any = field(default=None, hash=False)
+    """What it says; what a transport cannot carry it refuses with MALFORMED."""
+    intent: str | None = None
+    """What a request asks for."""
+    correlation: CorrelationId | None = None
+    """Ties a response to its request."""
+    status: ResponseStatus | None = None
+    """What a response says of its request."""
+    lane: Lane = field(init=False, eq=False)
+    """Control or work; follows from kind and intent, so no sender can choose it."""
+
+    @lane.default
+    def _lane_of_kind(self) -> Lane:
+        if self.kind is EnvelopeKind.MESSAGE:
+            return Lane.WORK
+        if self.kind is EnvelopeKind.REQUEST and self.intent != BRIDGE_INTENT:
+            return Lane.WORK
+        return Lane.CONTROL
+
+    def __attrs_post_init__(self) -> None:
+        is_request = self.kind is EnvelopeKind.REQUEST
+        is_response = self.kind is EnvelopeKind.RESPONSE
+        if is_request != (self.intent is not None):
+            raise ValueError(f"intent: a {self.kind.value} has {'an' if is_request else 'no'} intent")
+        if (is_request or is_response) != (self.correlation is not None):
+            raise ValueError(f"correlation: does not fit a {self.kind.value}")
+        if is_response != (self.status is not None):
+            raise ValueError(f"status: does not fit a {self.kind.value}")
+
+
+@final
+class Receipt:
+    """What became of an envelope that a comms runtime has accepted.
+
+    It starts as QUEUED, survives rebinds, and is settled once, as ADMITTED or DROPPED.
+    """
+
+    __slots__ = ("_settled", "reason", "status")
+
+    status: ReceiptStatus
+    reason: DropReason | None
+    """Why it was dropped; None otherwise."""
+
+    def __init__(self) -> None:
+        self.status = ReceiptStatus.QUEUED
+        self.reason = None
+        self._settled: trio.Event | None = None
+
+    @classmethod
+    def dropped(cls, reason: DropReason) -> Receipt:
+        """Make a receipt for an envelope that was refused at once."""
+        receipt = cls()
+        receipt.settle(reason)
+        return receipt
+
+    def settle(self, reason: DropReason | None) -> None:
+        """Settle the receipt: ADMITTED for None, else DROPPED. For comms runtimes; the first word stands."""
+        if self.status is not ReceiptStatus.QUEUED:
+            return
+        self.status = ReceiptStatus.ADMITTED if reason is None else ReceiptStatus.DROPPED
+        self.reason = reason
+        if self._settled is not None:
+            self._settled.set()
+
+    async def wait(self) -> ReceiptStatus:
+        """Wait until the envelope was admitted or dropped, and say which.
+
+        **Cancellation:** nothing is lost; any number of tasks may wait, any number of times.
+        """
+        if self.status is not ReceiptStatus.QUEUED:
+            await trio.lowlevel.checkpoint()
+            return self.status
+        if self._settled is None:
+            self._settled = trio.Event()
+        await self._settled.wait()
+        return self.status
+
+    def __repr__(self) -> str:
+        reason = f" ({self.reason.value})" if self.reason is not None else ""
+        return f"<Receipt {self.status.value}{reason}>"

@@ -1,0 +1,192 @@
+"""What a user may implement: the contract between a session and its transport.
+
+`meerkat_trio.testing.check_comms_runtime` checks an implementation against every rule stated here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final, Protocol
+
+from attrs import frozen
+
+from .authority import Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from ._messages import Envelope, Receipt, TrustSource
+    from .authority import CommsRuntimeId, DropReason, PeerAddress, PeerEndpoint, PeerId
+
+__all__ = ["ALL_LANES", "CONTROL_LANE", "Claim", "CommsRuntime", "CommsStatistics"]
+
+ALL_LANES: Final = frozenset({Lane.CONTROL, Lane.WORK})
+CONTROL_LANE: Final = frozenset({Lane.CONTROL})
+
+
+@frozen(kw_only=True)
+class CommsStatistics:
+    """What a comms runtime holds at one moment."""
+
+    control_waiting: int
+    """Envelopes accepted on the control lane and not yet claimed."""
+    work_waiting: int
+    """Envelopes accepted on the work lane and not yet claimed."""
+    parked_senders: int
+    """Senders that wait for room in either lane."""
+    claim_open: bool
+    """Whether an envelope is claimed and neither committed nor put back."""
+
+
+class Claim(Protocol):
+    """The head of an inbox, taken but not yet removed (SPEC 1, 9).
+
+    Use it with ``with``: leaving without `commit` puts the envelope back at the head of its lane.
+    A runtime has at most one open claim.
+    """
+
+    @property
+    def envelope(self) -> Envelope:
+        """The claimed envelope."""
+
+    def commit(self, dropped: DropReason | None = None) -> None:
+        """Remove the envelope for good and settle its receipt: ADMITTED, or DROPPED with a reason.
+
+        Raises:
+            trio.ClosedResourceError: the claim was committed or left before.
+        """
+
+    def __enter__(self) -> Claim: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None: ...
+
+
+class CommsRuntime(ABC):
+    """A session's transport: an inbox with two bounded lanes, an outgoing side and a trust store.
+
+    Whoever makes a comms runtime closes it; a machine never does.
+    """
+
+    @property
+    @abstractmethod
+    def runtime_id(self) -> CommsRuntimeId:
+        """The logical id: whom this transport serves; the same for every rebuilt instance (SPEC 3)."""
+
+    @property
+    @abstractmethod
+    def peer_id(self) -> PeerId:
+        """Who this side is to its peers; always the id of `public_key`."""
+
+    @property
+    @abstractmethod
+    def public_key(self) -> bytes:
+        """This side's public key, 32 bytes."""
+
+    @property
+    @abstractmethod
+    def advertised_address(self) -> PeerAddress:
+        """Where peers reach this side."""
+
+    @abstractmethod
+    async def claim(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
+        """Wait for an envelope of one of ``lanes`` and claim it: control first, then in order of arrival.
+
+        Raises:
+            trio.BusyResourceError: another task is claiming, or another claim of this instance is open.
+            trio.ClosedResourceError: the runtime is closed, or was taken over by another instance.
+
+        **Cancellation:** nothing is lost: an envelope leaves the inbox at `Claim.commit` alone. A claim
+        granted to a task that is cancelled before it wakes is put back at the head.
+        """
+
+    @abstractmethod
+    def claim_nowait(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
+        """Claim an envelope that is there already.
+
+        Raises:
+            trio.WouldBlock: no envelope is waiting in ``lanes``.
+            trio.BusyResourceError: another task is claiming, or another claim is open.
+            trio.ClosedResourceError: as for `claim`.
+        """
+
+    @abstractmethod
+    async def send(self, envelope: Envelope) -> Receipt:
+        """Send an envelope to its recipient, waiting while there is no room.
+
+        Envelopes of one sender in one lane stay in the order in which they were sent. A recipient that is
+        closed, or becomes so while this waits, gives a receipt that is DROPPED(CLOSED).
+
+        Raises:
+            ValueError: the envelope's sender is not this side.
+            trio.ClosedResourceError: this runtime is closed.
+
+        **Cancellation:** cancelled, the envelope was not sent; returned, it was accepted and survives
+        rebinds of the recipient. Any number of tasks may send at once.
+        """
+
+    @abstractmethod
+    def send_nowait(self, envelope: Envelope) -> Receipt:
+        """Send an envelope for which there is room.
+
+        Raises:
+            trio.WouldBlock: there is no room, or others wait for room in this lane.
+            ValueError, trio.ClosedResourceError: as for `send`.
+        """
+
+    @abstractmethod
+    def take_over(self, previous: CommsRuntime) -> None:
+        """Move everything ``previous`` has accepted into this runtime, in front of its own, at once.
+
+        The queue itself moves: open claim, dedupe window, parked senders in their order, receipts owed.
+        Claims made on this side wait until an open claim of the previous one is closed. Afterwards
+        ``previous`` refuses with CLOSED and may be closed at any time.
+
+        Raises:
+            TypeError: ``previous`` is of a class this one cannot take over; nothing has changed.
+            trio.ClosedResourceError: this runtime is closed; nothing has changed.
+        """
+
+    @abstractmethod
+    def is_manually_trusted(self, peer_id: PeerId) -> bool:
+        """Say whether ``peer_id`` has an edge of source MANUAL in the trust store right now."""
+
+    @abstractmethod
+    async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
+        """Add or replace the edge (``endpoint.peer_id``, ``source``) in the trust store.
+
+        **Cancellation:** the edge is there or it is not; calling again is harmless.
+        """
+
+    @abstractmethod
+    async def remove_trusted_peer(self, peer_id: PeerId, source: TrustSource) -> bool:
+        """Remove the edge (``peer_id``, ``source``); say whether it was there.
+
+        **Cancellation:** the edge is gone or it is not; calling again is harmless.
+        """
+
+    @abstractmethod
+    async def trusted_peers(self) -> Mapping[tuple[PeerId, TrustSource], PeerEndpoint]:
+        """Return a snapshot of the trust store.
+
+        **Cancellation:** nothing is lost.
+        """
+
+    @abstractmethod
+    def statistics(self) -> CommsStatistics:
+        """Return a frozen snapshot of queue lengths and counters."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close: what was accepted and not admitted is DROPPED(CLOSED), parked senders and claimers wake.
+
+        Idempotent. What another instance has taken over stays where it is.
+
+        **Cancellation:** the runtime is closed in any case.
+        """

@@ -1,0 +1,140 @@
+"""The mutator: applies one input to a state, all or nothing (SPEC 1).
+
+`apply` is a pure function; an `Authority` is the only holder of a session's current state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from attrs import define
+
+from ._ending import finish_ending
+from ._exceptions import InvariantViolated, TransitionRejected
+from ._row import Row
+from ._state import INVARIANTS_BY_CHANGE, SessionState
+from ._transitions import ROWS_BY_INPUT
+
+if TYPE_CHECKING:
+    from ._effects import Effect
+    from ._inputs import Input
+    from ._values import SessionId
+
+__all__ = ["Authority", "Step", "apply"]
+
+
+@define(eq=True)
+class Step:
+    """One accepted input: what it was, what it changed, what the shell has to do."""
+
+    input: Input
+    """The input."""
+    before: SessionState
+    """The state it met."""
+    after: SessionState
+    """The state it made; the very same object where nothing changed."""
+    effects: tuple[Effect, ...]
+    """What the shell has to do now, in this order."""
+    row: Row
+    """The row of the table that decided."""
+
+    @property
+    def session_id(self) -> SessionId:
+        """The session it happened to."""
+        return self.after.session.session_id
+
+    @property
+    def ignored(self) -> str | None:
+        """Why nothing changed, for a command that asked for what is so already or a stale observation."""
+        return self.row.ignored
+
+
+def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field's public name
+    """Apply one input to a state.
+
+    Raises:
+        TransitionRejected: a command met the wrong phase or a guard that does not hold. Observations never do.
+        InvariantViolated: the table is wrong: the step would have broken an invariant.
+        TypeError: not an input.
+    """
+    try:
+        rows = ROWS_BY_INPUT[input.__class__][state.session.phase]
+    except KeyError:
+        raise TypeError(f"not an input of the authority: {input!r}") from None
+    for row in rows:
+        if row.when is None or row.when(state, input):
+            break
+    else:
+        raise TransitionRejected(state.session.phase, input, "phase")
+    for name, holds in row.guards:
+        if not holds(state, input):
+            raise TransitionRejected(state.session.phase, input, name)
+    after = state if row.update is None else row.update(state, input)
+    effects = () if row.emit is None else row.emit(state, after, input)
+    if after is state:
+        return Step(input, state, state, effects, row)
+    session = after.session
+    if session.ending is not session.ended:
+        finished = finish_ending(after)
+        if finished is not None:
+            after = finished[0]
+            effects += finished[1]
+    changed = (
+        (after.session is not state.session)
+        + (after.drain is not state.drain) * 2
+        + (after.ingress is not state.ingress) * 4
+        + (after.supervisor is not state.supervisor) * 8
+        + (after.peers is not state.peers) * 16
+    )
+    for invariant in INVARIANTS_BY_CHANGE[changed]:
+        if not invariant.holds(state, after):
+            raise InvariantViolated(invariant.name, row.name)
+    return Step(input, state, after, effects, row)
+
+
+@final
+class Authority:
+    """The holder of one session's current state; nothing else may replace it."""
+
+    __slots__ = ("state",)
+
+    state: SessionState
+
+    def __init__(self, state: SessionState) -> None:
+        self.state = state
+
+    def apply(self, input: Input) -> Step:  # noqa: A002 - the field's public name
+        """Apply an input and commit what it makes; raises as the function `apply` does, committing nothing."""
+        step = apply(self.state, input)
+        self.state = step.after
+        return step
+
+    def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
+        """Apply inputs one upon the other without committing: the dry run of a call that needs several.
+
+        Raises:
+            TransitionRejected: one of them would be refused.
+        """
+        state = self.state
+        steps = []
+        for input_ in inputs:
+            step = apply(state, input_)
+            state = step.after
+            steps.append(step)
+        return tuple(steps)
+
+    def commit(self, steps: tuple[Step, ...]) -> None:
+        """Commit what `rehearse` returned.
+
+        Raises:
+            ValueError: the state is no longer the one they were rehearsed on.
+        """
+        if not steps:
+            return
+        if steps[0].before is not self.state:
+            raise ValueError("these steps were rehearsed on another state")
+        self.state = steps[-1].after
+
+    def __repr__(self) -> str:
+        session = self.state.session
+        return f"<Authority {session.session_id!r} {session.phase.value}>"

@@ -1,0 +1,84 @@
+"""What a row of the transition table is, and the words to write one with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import frozen
+
+from ._values import SessionPhase
+
+if TYPE_CHECKING:
+    from ._effects import Effect
+    from ._state import SessionState
+
+__all__ = ["ALL_PHASES", "NOT_ENDING", "Predicate", "Row", "row"]
+
+ALL_PHASES: Final = frozenset(SessionPhase)
+
+I = TypeVar("I")  # noqa: E741 - an input type
+
+Predicate = Callable[["SessionState", Any], bool]
+
+
+@frozen(kw_only=True)
+class Row:
+    """One row: in these phases, for this input, when this holds, if these guards allow it, do that."""
+
+    name: str
+    """Unique in the table."""
+    region: str
+    """The part of the state it belongs to; groups the printed table."""
+    on: type
+    """The input's class."""
+    phases: frozenset[SessionPhase]
+    """Session phases in which the row applies."""
+    when: Predicate | None
+    """Chooses between rows for the same input: False passes on to the next row."""
+    guards: tuple[tuple[str, Predicate], ...]
+    """Named conditions: the first that fails rejects the input."""
+    update: Callable[[SessionState, Any], SessionState] | None
+    """Makes the next state; None changes nothing."""
+    emit: Callable[[SessionState, SessionState, Any], tuple[Effect, ...]] | None
+    """Names what the shell has to do, given the state before and after and the input; None is nothing."""
+    emits: tuple[str, ...]
+    """Names of the effects `emit` may return."""
+    ignored: str | None
+    """Why the input changes nothing, for rows that are no-ops."""
+    doc: str
+    """What it does, in a few words, for the printed table."""
+
+
+def row(  # noqa: PLR0913 - the columns of the table
+    name: str,
+    doc: str,
+    *,
+    region: str,
+    on: type[I],
+    phases: frozenset[SessionPhase] = ALL_PHASES,
+    when: Callable[[SessionState, I], bool] | None = None,
+    guards: Mapping[str, Callable[[SessionState, I], bool]] | None = None,
+    update: Callable[[SessionState, I], SessionState] | None = None,
+    emit: Callable[[SessionState, SessionState, I], tuple[Effect, ...]] | None = None,
+    emits: tuple[type[Effect], ...] = (),
+    ignored: str | None = None,
+) -> Row:
+    """Write a row, typed by its input."""
+    return Row(
+        name=name,
+        region=region,
+        on=on,
+        phases=phases,
+        when=when,
+        guards=tuple((guards or {}).items()),
+        update=update,
+        emit=emit,
+        emits=tuple(effect.__name__ for effect in emits),
+        ignored=ignored,
+        doc=doc,
+    )
+
+
+NOT_ENDING: Final[Mapping[str, Predicate]] = {"not_ending": lambda s, _: s.session.ending is None}
+"""The guard of every input that starts or grows something."""

@@ -1,0 +1,441 @@
+"""The receiving half of a comms runtime: two bounded lanes, claim and commit, take-over.
+
+Sans-network: it queues envelopes, parks tasks and settles receipts. It may not know a session, a route or
+a wire; whoever owns it checks who an envelope is from and for.
+
+What holds at every moment:
+
+1. An envelope stays in its lane's queue, at its place, until it is committed. A claim only points at it, so
+   putting it back needs no queue operation, and an open claim holds its slot in the bound.
+2. A sender is parked only while its lane is full; whoever makes room moves the parked envelope into the
+   queue and then wakes its sender. So a parked sender that is cancelled was not sent, a woken one was.
+3. A wake-up of the claimer carries no envelope: it takes the head itself when it runs. So a claimer that is
+   cancelled between the two has nothing to lose.
+4. A claim is granted only while no other is open, so no granted head can be another's.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+import trio
+
+from .._messages import Envelope, Receipt
+from ..abc import ALL_LANES, CommsStatistics
+from ..authority import DropReason, Lane, MessageId, PeerId
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Inbox", "InboxClaim"]
+
+# Looking a member up in its enumeration costs more than the branch it is for.
+_CONTROL: Final = Lane.CONTROL
+_WORK: Final = Lane.WORK
+_CLOSED: Final = DropReason.CLOSED
+_DUPLICATE: Final = DropReason.DUPLICATE
+
+_Entry: TypeAlias = tuple[Envelope, Receipt]
+_Key: TypeAlias = tuple[PeerId, MessageId]
+
+
+class _LaneQueue:
+    """One lane. Queue and parked senders are made when first needed: an idle inbox stays small."""
+
+    __slots__ = ("limit", "parked", "queue")
+
+    queue: deque[_Entry] | None
+    parked: OrderedDict[_ParkedSender, None] | None
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.queue = None
+        self.parked = None
+
+    def hand_over(self) -> None:
+        """Give the room there is to parked senders, in their order."""
+        queue, parked = self.queue, self.parked
+        while parked and queue is not None and len(queue) < self.limit:
+            sender, _ = parked.popitem(last=False)
+            sender.receipt = Receipt()
+            queue.append((sender.envelope, sender.receipt))
+            trio.lowlevel.reschedule(sender.task)
+
+    def discard(self, entry: _Entry) -> None:
+        """Remove an entry wherever it stands; a claim that was moved here need not be at the head."""
+        queue = self.queue
+        if queue is None:
+            return
+        if queue[0] is entry:
+            queue.popleft()
+            return
+        for index, candidate in enumerate(queue):
+            if candidate is entry:
+                del queue[index]
+                return
+
+
+class _ParkedSender:
+    """A task that waits for room; it moves with its envelope when the inbox is taken over."""
+
+    __slots__ = ("envelope", "inbox", "receipt", "task")
+
+    receipt: Receipt | None
+
+    def __init__(self, inbox: Inbox, envelope: Envelope) -> None:
+        self.inbox = inbox
+        self.envelope = envelope
+        self.task = trio.lowlevel.current_task()
+        self.receipt = None
+
+    def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        """Leave the lane: the envelope was not sent, and its id may be used again."""
+        self.inbox.forget(self)
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+@final
+class InboxClaim:
+    """An open claim on the head of a lane; see `meerkat_trio.abc.Claim`."""
+
+    __slots__ = ("entry", "envelope", "inbox")
+
+    entry: _Entry | None
+    """What is claimed; None once the claim is closed."""
+    inbox: Inbox
+    """Who holds the entry now; follows take-overs."""
+
+    def __init__(self, inbox: Inbox, entry: _Entry) -> None:
+        self.inbox = inbox
+        self.entry = entry
+        self.envelope = entry[0]
+
+    def commit(self, dropped: DropReason | None = None) -> None:
+        """Remove the envelope for good and settle its receipt: ADMITTED, or DROPPED with a reason.
+
+        Raises:
+            trio.ClosedResourceError: the claim was committed or left before.
+        """
+        entry = self.entry
+        if entry is None:
+            raise trio.ClosedResourceError("commit: this claim was committed or left before")
+        self.entry = None
+        self.inbox.finish(self, entry, dropped)
+
+    def __enter__(self) -> InboxClaim:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        entry = self.entry
+        if entry is not None:
+            self.entry = None
+            self.inbox.put_back(self, entry)
+
+    def __repr__(self) -> str:
+        return f"<InboxClaim of {self.envelope.id!r}, {'closed' if self.entry is None else 'open'}>"
+
+
+@final
+class Inbox:
+    """Two lanes of accepted envelopes, their senders, their one claimer."""
+
+    __slots__ = (
+        "_asleep",
+        "_claimer",
+        "_closed",
+        "_control",
+        "_inherited",
+        "_open",
+        "_seen",
+        "_wanted",
+        "_window",
+        "_work",
+    )
+
+    _claimer: trio.lowlevel.Task | None
+    _closed: str | None
+    _inherited: list[InboxClaim] | None
+    _open: InboxClaim | None
+    _seen: OrderedDict[_Key, None] | None
+
+    def __init__(self, *, work_lane: int = 64, control_lane: int = 64, dedupe_window: int = 1024) -> None:
+        """Make an empty inbox.
+
+        Args:
+            work_lane: how many envelopes the work lane holds, from 1 up.
+            control_lane: how many envelopes the control lane holds, from 1 up.
+            dedupe_window: of how many envelopes (sender, id) is remembered, from 1 up; the oldest goes first.
+        """
+        for name, value in (("work_lane", work_lane), ("control_lane", control_lane), ("dedupe_window", dedupe_window)):
+            if value < 1:
+                raise ValueError(f"{name}: at least 1 is needed, not {value!r}")
+        self._control = _LaneQueue(control_lane)
+        self._work = _LaneQueue(work_lane)
+        self._window = dedupe_window
+        self._seen = None
+        self._open = None
+        self._inherited = None  # open claims that came with a take-over
+        self._claimer = None
+        self._asleep = False  # the claimer is parked and nobody has woken it yet
+        self._wanted = ALL_LANES
+        self._closed = None  # why, for the error's text
+
+    # -- the senders' side
+
+    def put_nowait(self, envelope: Envelope) -> Receipt:
+        """Accept an envelope; closed or a duplicate, its receipt is settled at once.
+
+        Raises:
+            trio.WouldBlock: its lane is full.
+        """
+        if self._closed is not None:
+            return Receipt.dropped(_CLOSED)
+        key = (envelope.sender, envelope.id)
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = OrderedDict()
+        elif key in seen:
+            return Receipt.dropped(_DUPLICATE)
+        lane = self._control if envelope.lane is _CONTROL else self._work
+        queue = lane.queue
+        if queue is None:
+            queue = lane.queue = deque()
+        elif len(queue) >= lane.limit:
+            raise trio.WouldBlock
+        seen[key] = None
+        if len(seen) > self._window:
+            seen.popitem(last=False)
+        receipt = Receipt()
+        queue.append((envelope, receipt))
+        if self._asleep:
+            self._wake_claimer()
+        return receipt
+
+    async def put(self, envelope: Envelope) -> Receipt:
+        """Accept an envelope, waiting while its lane is full.
+
+        **Cancellation:** cancelled, it was not accepted, and its id may be sent again.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            receipt = self.put_nowait(envelope)
+        except trio.WouldBlock:
+            pass
+        else:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return receipt
+        return await self._park_sender(envelope)
+
+    async def _park_sender(self, envelope: Envelope) -> Receipt:
+        sender = _ParkedSender(self, envelope)
+        lane = self._lane(envelope)
+        if lane.parked is None:
+            lane.parked = OrderedDict()
+        lane.parked[sender] = None
+        if self._seen is not None:
+            self._seen[envelope.sender, envelope.id] = None
+            self._trim_window()
+        await trio.lowlevel.wait_task_rescheduled(sender.abort)
+        # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
+        return sender.receipt or Receipt.dropped(_CLOSED)
+
+    def forget(self, sender: _ParkedSender) -> None:
+        """Take a cancelled sender out of its lane."""
+        parked = self._lane(sender.envelope).parked
+        if parked is not None:
+            parked.pop(sender, None)
+        if self._seen is not None:
+            self._seen.pop((sender.envelope.sender, sender.envelope.id), None)
+
+    # -- the claimer's side
+
+    def claim_nowait(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
+        """Claim the first envelope of ``lanes``; see `meerkat_trio.abc.CommsRuntime.claim_nowait`."""
+        if self._closed is not None or self._claimer is not None or self._open is not None:
+            self._refuse_claim()
+        claim = self._claim_head(lanes)
+        if claim is None:
+            raise trio.WouldBlock
+        return claim
+
+    async def claim(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
+        """Wait for an envelope of ``lanes`` and claim it; see `meerkat_trio.abc.CommsRuntime.claim`.
+
+        **Cancellation:** nothing is lost; the head is taken after the last checkpoint.
+        """
+        if self._closed is not None or self._claimer is not None or self._open is not None:
+            self._refuse_claim()
+        self._claimer = trio.lowlevel.current_task()
+        try:
+            if self._has_head(lanes):
+                await trio.lowlevel.checkpoint()
+            # A take-over between wake-up and run may have brought an open claim: then wait on.
+            while self._closed is None:
+                claim = self._claim_head(lanes)
+                if claim is not None:
+                    return claim
+                self._wanted = lanes
+                self._asleep = True
+                await trio.lowlevel.wait_task_rescheduled(self._abort_claimer)
+        finally:
+            self._claimer = None
+        raise trio.ClosedResourceError(self._closed)
+
+    def _abort_claimer(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._asleep = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _refuse_claim(self) -> None:
+        if self._closed is not None:
+            raise trio.ClosedResourceError(self._closed)
+        if self._claimer is not None:
+            raise trio.BusyResourceError("claim: another task is claiming; one claims at a time")
+        raise trio.BusyResourceError("claim: a claim is open; commit or leave it first")
+
+    def _claim_head(self, lanes: frozenset[Lane]) -> InboxClaim | None:
+        if self._inherited:
+            return None
+        queue = self._control.queue
+        if not queue or _CONTROL not in lanes:
+            queue = self._work.queue
+            if not queue or _WORK not in lanes:
+                return None
+        claim = self._open = InboxClaim(self, queue[0])
+        return claim
+
+    def _has_head(self, lanes: frozenset[Lane]) -> bool:
+        if self._inherited:
+            return False
+        return bool((self._control.queue and _CONTROL in lanes) or (self._work.queue and _WORK in lanes))
+
+    def _wake_claimer(self) -> None:
+        if self._asleep and self._claimer is not None and self._has_head(self._wanted):
+            self._asleep = False
+            trio.lowlevel.reschedule(self._claimer)
+
+    # -- how a claim ends
+
+    def finish(self, claim: InboxClaim, entry: _Entry, dropped: DropReason | None) -> None:
+        """Remove a claimed entry for good; also after `close`, which leaves claimed entries to their claim."""
+        envelope, receipt = entry
+        lane = self._control if envelope.lane is _CONTROL else self._work
+        lane.discard(entry)
+        receipt.settle(dropped)
+        if lane.parked:
+            lane.hand_over()
+        if self._open is claim:
+            self._open = None
+        else:
+            self._disown(claim)
+
+    def put_back(self, claim: InboxClaim, entry: _Entry) -> None:
+        """End a claim without commit: its envelope has never left its place."""
+        if self._closed is not None:
+            entry[1].settle(_CLOSED)
+        if self._open is claim:
+            self._open = None
+        else:
+            self._disown(claim)
+
+    def _disown(self, claim: InboxClaim) -> None:
+        if self._inherited:
+            self._inherited.remove(claim)
+            self._wake_claimer()
+
+    def _open_claims(self) -> list[InboxClaim]:
+        own = [] if self._open is None else [self._open]
+        return (self._inherited or []) + own
+
+    # -- the whole inbox
+
+    def take_over(self, previous: Inbox) -> None:
+        """Move all of ``previous`` in front of our own, at once; see `meerkat_trio.abc.CommsRuntime.take_over`.
+
+        Raises:
+            trio.ClosedResourceError: this inbox is closed; nothing has changed.
+        """
+        if self._closed is not None:
+            raise trio.ClosedResourceError(self._closed)
+        if previous is self or previous._closed is not None:
+            return
+        claims = previous._open_claims()
+        for claim in claims:
+            claim.inbox = self
+        if claims:
+            self._inherited = (self._inherited or []) + claims
+        self._take_lane(self._control, previous._control)
+        self._take_lane(self._work, previous._work)
+        if previous._seen:
+            # What is moved counts as older than our own.
+            previous._seen.update(self._seen or {})
+            self._seen = previous._seen
+            self._trim_window()
+        previous._seen = previous._open = previous._inherited = None
+        previous._shut("this inbox was taken over; claim from the one that took it")
+        self._wake_claimer()
+
+    def _take_lane(self, ours: _LaneQueue, theirs: _LaneQueue) -> None:
+        if theirs.queue:
+            theirs.queue.extend(ours.queue or ())
+            ours.queue = theirs.queue
+        if theirs.parked:
+            for sender in theirs.parked:
+                sender.inbox = self
+            theirs.parked.update(ours.parked or {})
+            ours.parked = theirs.parked
+        theirs.queue = theirs.parked = None
+        ours.hand_over()
+
+    def close(self) -> None:
+        """Refuse from now on and settle what is left as DROPPED(CLOSED); an open claim decides for itself."""
+        if self._closed is not None:
+            return
+        claimed = {id(claim.entry) for claim in self._open_claims()}
+        for lane in (self._control, self._work):
+            entries, parked = lane.queue or (), lane.parked or ()
+            lane.queue = lane.parked = None
+            for entry in entries:
+                if id(entry) not in claimed:
+                    entry[1].settle(_CLOSED)
+            for sender in parked:
+                sender.receipt = Receipt.dropped(_CLOSED)
+                trio.lowlevel.reschedule(sender.task)
+        self._seen = None
+        self._shut("this inbox is closed")
+
+    def _shut(self, why: str) -> None:
+        self._closed = why
+        if self._asleep and self._claimer is not None:
+            self._asleep = False
+            trio.lowlevel.reschedule(self._claimer)
+
+    @property
+    def closed(self) -> bool:
+        """Whether this inbox was closed or taken over."""
+        return self._closed is not None
+
+    def statistics(self) -> CommsStatistics:
+        """Count what is held."""
+        claims = self._open_claims()
+        in_control = sum(claim.envelope.lane is _CONTROL for claim in claims) if self._closed is None else 0
+        in_work = len(claims) - in_control if self._closed is None else 0
+        return CommsStatistics(
+            control_waiting=len(self._control.queue or ()) - in_control,
+            work_waiting=len(self._work.queue or ()) - in_work,
+            parked_senders=len(self._control.parked or ()) + len(self._work.parked or ()),
+            claim_open=bool(claims),
+        )
+
+    def _lane(self, envelope: Envelope) -> _LaneQueue:
+        return self._control if envelope.lane is _CONTROL else self._work
+
+    def _trim_window(self) -> None:
+        while self._seen is not None and len(self._seen) > self._window:
+            self._seen.popitem(last=False)
