@@ -1,0 +1,144 @@
+"""Many long-lived agent sessions in one Trio process that survive everything.
+
+General layout: `authority` decides (pure), `_tasks` obeys (one session's tasks), `_session` and `_machine` are what an
+application calls, `abc` is what a transport implements, `comms` holds the transports, `testing` checks cancellation.
+
+The names below are loaded on first use, so that importing `meerkat_trio.testing` does not load the shell.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._exceptions import (
+        DrainNotStarted,
+        InvariantViolated,
+        MeerkatError,
+        SessionEnded,
+        SessionExists,
+        SessionNotRegistered,
+        TransitionRejected,
+    )
+    from ._machine import MeerkatMachine, open_machine
+    from ._messages import Envelope, Receipt, ReceiptStatus, TrustSource
+    from ._policy import Backoff, RespawnPolicy
+    from ._reports import (
+        Abandoned,
+        AbandonCause,
+        DrainSnapshot,
+        IngressResult,
+        IngressUpdate,
+        MachineStatistics,
+        SessionEnd,
+        SessionStatistics,
+    )
+    from ._session import Session, SessionRun
+    from ._subscription import StepStream
+    from .abc import Claim, CommsRuntime
+    from .authority import (
+        Bound,
+        CommsDrainMode,
+        CommsDrainPhase,
+        DrainExit,
+        DrainExitReason,
+        DropReason,
+        Ending,
+        EnvelopeKind,
+        Lane,
+        MobOwned,
+        PeerAddress,
+        PeerEndpoint,
+        PeerId,
+        PeerIngressOwner,
+        SessionOwned,
+        SessionPhase,
+        Step,
+        SupervisorBinding,
+        Unattached,
+        Unbound,
+    )
+    from .comms import MemoryComms, MemoryNetwork
+
+__all__ = [
+    "AbandonCause",
+    "Abandoned",
+    "Backoff",
+    "Bound",
+    "Claim",
+    "CommsDrainMode",
+    "CommsDrainPhase",
+    "CommsRuntime",
+    "DrainExit",
+    "DrainExitReason",
+    "DrainNotStarted",
+    "DrainSnapshot",
+    "DropReason",
+    "Ending",
+    "Envelope",
+    "EnvelopeKind",
+    "IngressResult",
+    "IngressUpdate",
+    "InvariantViolated",
+    "Lane",
+    "MachineStatistics",
+    "MeerkatError",
+    "MeerkatMachine",
+    "MemoryComms",
+    "MemoryNetwork",
+    "MobOwned",
+    "PeerAddress",
+    "PeerEndpoint",
+    "PeerId",
+    "PeerIngressOwner",
+    "Receipt",
+    "ReceiptStatus",
+    "RespawnPolicy",
+    "Session",
+    "SessionEnd",
+    "SessionEnded",
+    "SessionExists",
+    "SessionNotRegistered",
+    "SessionOwned",
+    "SessionPhase",
+    "SessionRun",
+    "SessionStatistics",
+    "Step",
+    "StepStream",
+    "SupervisorBinding",
+    "TransitionRejected",
+    "TrustSource",
+    "Unattached",
+    "Unbound",
+    "open_machine",
+]
+
+_MODULES = (
+    "_exceptions",
+    "authority",
+    "_messages",
+    "_policy",
+    "_reports",
+    "abc",
+    "comms",
+    "_subscription",
+    "_session",
+    "_machine",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module_name in _MODULES:
+        module = import_module(f".{module_name}", __name__)
+        if name in module.__all__:
+            value: object = getattr(module, name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

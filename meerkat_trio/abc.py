@@ -74,6 +74,8 @@ class CommsRuntime(ABC):
     Whoever makes a comms runtime closes it; a machine never does.
     """
 
+    __slots__ = ()
+
     @property
     @abstractmethod
     def runtime_id(self) -> CommsRuntimeId:
@@ -111,8 +113,8 @@ class CommsRuntime(ABC):
         """Claim an envelope that is there already.
 
         Raises:
-            trio.WouldBlock: no envelope is waiting in ``lanes``.
-            trio.BusyResourceError: another task is claiming, or another claim is open.
+            trio.WouldBlock: `claim` would have to wait.
+            trio.BusyResourceError: another task is claiming, or another claim of this instance is open.
             trio.ClosedResourceError: as for `claim`.
         """
 

@@ -46,7 +46,11 @@ from ._values import (
 
 __all__ = ["DRAIN_ROWS"]
 
-_INACTIVE, _STARTING, _RUNNING = CommsDrainPhase.INACTIVE, CommsDrainPhase.STARTING, CommsDrainPhase.RUNNING
+_INACTIVE, _STARTING, _RUNNING = (
+    CommsDrainPhase.INACTIVE,
+    CommsDrainPhase.STARTING,
+    CommsDrainPhase.RUNNING,
+)
 _RESPAWNABLE, _STOPPED = CommsDrainPhase.EXITED_RESPAWNABLE, CommsDrainPhase.STOPPED
 _SPAWNABLE: Final = frozenset({_INACTIVE, _STOPPED, _RESPAWNABLE})
 _STOPPING_EXITS: Final = frozenset({DrainExitReason.ABORTED, DrainExitReason.SESSION_SHUTDOWN})
@@ -57,7 +61,14 @@ _ingress_row = partial(row, region="ingress", phases=LIVE)
 
 
 def _with_drain(state: SessionState, drain: DrainRegion) -> SessionState:
-    return SessionState(state.session, drain, state.ingress, state.supervisor, state.peers, state.requests)
+    return SessionState(
+        state.session,
+        drain,
+        state.ingress,
+        state.supervisor,
+        state.peers,
+        state.requests,
+    )
 
 
 def _with_ingress(state: SessionState, owner: PeerIngressOwner) -> SessionState:
@@ -84,9 +95,7 @@ def _mob_may_attach(state: SessionState, i: AttachMobIngress) -> bool:
 def _mode_matches(state: SessionState, i: AttachSessionIngress | AttachMobIngress) -> bool:
     drain = state.drain
     return (
-        not drain.live
-        or drain.stopping is not None
-        or (drain.mode is i.mode and drain.idle_timeout == i.idle_timeout)
+        not drain.live or drain.stopping is not None or (drain.mode is i.mode and drain.idle_timeout == i.idle_timeout)
     )
 
 
@@ -116,7 +125,11 @@ _INGRESS_ROWS: Final = (
         "attach-mob-ingress",
         "the mob owns the ingress",
         on=AttachMobIngress,
-        guards={**NOT_ENDING, "owner_allows_mob_attach": _mob_may_attach, "mode_matches": _mode_matches},
+        guards={
+            **NOT_ENDING,
+            "owner_allows_mob_attach": _mob_may_attach,
+            "mode_matches": _mode_matches,
+        },
         update=_mob_owner,
     ),
     _ingress_row(
@@ -163,14 +176,16 @@ def _serving(state: SessionState, _: DrainStarted) -> SessionState:
 def _rebound(state: SessionState, _: RebindDrain) -> SessionState:
     d = state.drain
     return _with_drain(
-        state, DrainRegion(_STARTING, d.mode, d.idle_timeout, d.generation + 1, None, d.last_exit)
+        state,
+        DrainRegion(_STARTING, d.mode, d.idle_timeout, d.generation + 1, None, d.last_exit),
     )
 
 
 def _respawned(state: SessionState, _: RespawnDue) -> SessionState:
     d = state.drain
     return _with_drain(
-        state, DrainRegion(_STARTING, d.mode, d.idle_timeout, d.generation + 1, None, d.last_exit)
+        state,
+        DrainRegion(_STARTING, d.mode, d.idle_timeout, d.generation + 1, None, d.last_exit),
     )
 
 
@@ -224,7 +239,7 @@ _DRAIN_ROWS: Final = (
         guards={
             **NOT_ENDING,
             "drain_can_spawn": lambda s, _: s.drain.phase in _SPAWNABLE,
-            "ingress_owned": lambda s, _: s.ingress != UNATTACHED,
+            "ingress_owned": lambda s, _: s.ingress is not UNATTACHED,
         },
         update=_started,
         emit=lambda b, a, i: (
@@ -288,7 +303,10 @@ _DRAIN_ROWS: Final = (
         ignored="already_running",
     ),
     _drain_observation(
-        "drain-started-stale", "another drain came after it", on=DrainStarted, ignored="stale_generation"
+        "drain-started-stale",
+        "another drain came after it",
+        on=DrainStarted,
+        ignored="stale_generation",
     ),
     _drain_observation(
         "drain-dismissed",
@@ -309,19 +327,25 @@ _DRAIN_ROWS: Final = (
         emits=(DrainEnded, ScheduleRespawn),
     ),
     _drain_observation(
-        "drain-exited-stale", "another drain came after it", on=DrainExited, ignored="stale_generation"
+        "drain-exited-stale",
+        "another drain came after it",
+        on=DrainExited,
+        ignored="stale_generation",
     ),
     _drain_observation(
         "respawn-due",
         "a failed drain starts again",
         on=RespawnDue,
-        when=lambda s, i: _waits_for_respawn(s, i) and s.ingress != UNATTACHED and s.session.ending is None,
+        when=lambda s, i: _waits_for_respawn(s, i) and s.ingress is not UNATTACHED and s.session.ending is None,
         update=_respawned,
         emit=lambda _b, a, _i: (StartDrain(a.drain.generation, _mode_of(a)),),
         emits=(StartDrain,),
     ),
     _drain_observation(
-        "respawn-due-stale", "nobody waits for it any more", on=RespawnDue, ignored="stale_generation"
+        "respawn-due-stale",
+        "nobody waits for it any more",
+        on=RespawnDue,
+        ignored="stale_generation",
     ),
     _drain_observation(
         "respawn-given-up",

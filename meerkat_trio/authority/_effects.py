@@ -9,7 +9,14 @@ from typing import TypeAlias
 
 from attrs import define, frozen
 
-from ._values import AdmissionClass, CommsDrainMode, DrainExit, DropReason, Ending, RunId
+from ._values import (
+    AdmissionClass,
+    CommsDrainMode,
+    DrainExit,
+    DropReason,
+    Ending,
+    RunId,
+)
 
 __all__ = [
     "Admitted",

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from ._effects import CancelDrain, CancelRespawn, RevokeEdges, SessionFinished, StopExecutor
+from ._effects import (
+    CancelDrain,
+    CancelRespawn,
+    RevokeEdges,
+    SessionFinished,
+    StopExecutor,
+)
 from ._state import (
     UNATTACHED,
     DrainRegion,
@@ -64,7 +70,9 @@ def announce_ending(before: SessionState, after: SessionState) -> tuple[Effect, 
     return tuple(effects)
 
 
-def finish_ending(state: SessionState) -> tuple[SessionState, tuple[Effect, ...]] | None:
+def finish_ending(
+    state: SessionState,
+) -> tuple[SessionState, tuple[Effect, ...]] | None:
     """Return the ended state if nothing of the session runs any more, None if it is not ending or not done."""
     session = state.session
     ending = session.ending

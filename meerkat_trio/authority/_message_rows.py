@@ -54,19 +54,32 @@ _LIFECYCLE: Final = frozenset({EnvelopeKind.PEER_ADDED, EnvelopeKind.PEER_RETIRE
 
 
 def _with_peers(state: SessionState, peers: PeersRegion) -> SessionState:
-    return SessionState(state.session, state.drain, state.ingress, state.supervisor, peers, state.requests)
+    return SessionState(
+        state.session,
+        state.drain,
+        state.ingress,
+        state.supervisor,
+        peers,
+        state.requests,
+    )
 
 
 def _add_direct(state: SessionState, i: AddDirectPeerEndpoint) -> SessionState:
     peers = state.peers
     direct = {**peers.direct, i.endpoint.peer_id: i.endpoint}
-    return _with_peers(state, attrs.evolve(peers, direct=direct, projection_epoch=peers.projection_epoch + 1))
+    return _with_peers(
+        state,
+        attrs.evolve(peers, direct=direct, projection_epoch=peers.projection_epoch + 1),
+    )
 
 
 def _remove_direct(state: SessionState, i: RemoveDirectPeerEndpoint) -> SessionState:
     peers = state.peers
     direct = {peer_id: endpoint for peer_id, endpoint in peers.direct.items() if peer_id != i.peer_id}
-    return _with_peers(state, attrs.evolve(peers, direct=direct, projection_epoch=peers.projection_epoch + 1))
+    return _with_peers(
+        state,
+        attrs.evolve(peers, direct=direct, projection_epoch=peers.projection_epoch + 1),
+    )
 
 
 def _apply_overlay(state: SessionState, i: ApplyMobPeerOverlay) -> SessionState:
@@ -86,7 +99,9 @@ def _projection_changed(_: SessionState, after: SessionState, __: object) -> tup
 
 _peers_row = partial(row, region="peers", phases=ACTIVE)
 _projection_row = partial(
-    _peers_row, emit=_projection_changed, emits=(PeerProjectionChanged, CommsTrustReconcileRequested)
+    _peers_row,
+    emit=_projection_changed,
+    emits=(PeerProjectionChanged, CommsTrustReconcileRequested),
 )
 _endpoint_row = partial(_peers_row, emit=lambda *_: (LocalEndpointChanged(),), emits=(LocalEndpointChanged,))
 
@@ -102,7 +117,10 @@ _PEER_ROWS: Final = (
         "clear-local-endpoint",
         "takes that back",
         on=ClearLocalEndpoint,
-        guards={**NOT_ENDING, "local_endpoint_present": lambda s, _: s.peers.local_endpoint is not None},
+        guards={
+            **NOT_ENDING,
+            "local_endpoint_present": lambda s, _: s.peers.local_endpoint is not None,
+        },
         update=lambda s, _: _with_peers(s, attrs.evolve(s.peers, local_endpoint=None)),
     ),
     _projection_row(
@@ -119,14 +137,20 @@ _PEER_ROWS: Final = (
         "remove-direct-peer",
         "trusts it directly no more",
         on=RemoveDirectPeerEndpoint,
-        guards={**NOT_ENDING, "endpoint_present_in_direct": lambda s, i: i.peer_id in s.peers.direct},
+        guards={
+            **NOT_ENDING,
+            "endpoint_present_in_direct": lambda s, i: i.peer_id in s.peers.direct,
+        },
         update=_remove_direct,
     ),
     _projection_row(
         "apply-mob-overlay",
         "replaces the mob's peers",
         on=ApplyMobPeerOverlay,
-        guards={**NOT_ENDING, "stale_overlay_epoch": lambda s, i: i.epoch > s.peers.overlay_epoch},
+        guards={
+            **NOT_ENDING,
+            "stale_overlay_epoch": lambda s, i: i.epoch > s.peers.overlay_epoch,
+        },
         update=_apply_overlay,
     ),
 )
@@ -167,7 +191,14 @@ def _is_open_inbound(state: SessionState, i: Admit) -> bool:
 
 
 def _with_requests(state: SessionState, requests: RequestsRegion) -> SessionState:
-    return SessionState(state.session, state.drain, state.ingress, state.supervisor, state.peers, requests)
+    return SessionState(
+        state.session,
+        state.drain,
+        state.ingress,
+        state.supervisor,
+        state.peers,
+        requests,
+    )
 
 
 def _record_inbound(state: SessionState, i: Admit) -> SessionState:
@@ -175,7 +206,8 @@ def _record_inbound(state: SessionState, i: Admit) -> SessionState:
         return state
     requests = state.requests
     return _with_requests(
-        state, RequestsRegion(requests.outbound, requests.inbound | {(i.sender, i.correlation)})
+        state,
+        RequestsRegion(requests.outbound, requests.inbound | {(i.sender, i.correlation)}),
     )
 
 
@@ -311,7 +343,8 @@ def _mark_accepted(state: SessionState, i: ResponseArrived) -> SessionState:
 def _close_inbound(state: SessionState, i: ReplySent) -> SessionState:
     requests = state.requests
     return _with_requests(
-        state, RequestsRegion(requests.outbound, requests.inbound - {(i.sender, i.correlation)})
+        state,
+        RequestsRegion(requests.outbound, requests.inbound - {(i.sender, i.correlation)}),
     )
 
 
@@ -328,7 +361,10 @@ _REQUEST_ROWS: Final = (
         "its response will be known",
         on=OpenRequest,
         phases=ACTIVE,
-        guards={**NOT_ENDING, "correlation_unused": lambda s, i: i.correlation not in s.requests.outbound},
+        guards={
+            **NOT_ENDING,
+            "correlation_unused": lambda s, i: i.correlation not in s.requests.outbound,
+        },
         update=_open_request,
     ),
     _request_row(
@@ -345,7 +381,12 @@ _REQUEST_ROWS: Final = (
         when=_response_of_open_request,
         update=_close_outbound,
     ),
-    _request_row("response-stale", "nobody waits for it", on=ResponseArrived, ignored="no_such_request"),
+    _request_row(
+        "response-stale",
+        "nobody waits for it",
+        on=ResponseArrived,
+        ignored="no_such_request",
+    ),
     _request_row(
         "close-request",
         "nobody waits any more",

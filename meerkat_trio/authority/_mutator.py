@@ -69,27 +69,41 @@ def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field'
     for name, holds in row.guards:
         if not holds(state, input):
             raise TransitionRejected(state.session.phase, input, name)
-    after = state if row.update is None else row.update(state, input)
+    if row.update is None:
+        return Step(
+            input,
+            state,
+            state,
+            () if row.emit is None else row.emit(state, state, input),
+            row,
+        )
+    after = row.update(state, input)
     effects = () if row.emit is None else row.emit(state, after, input)
-    if after is state:
-        return Step(input, state, state, effects, row)
     session = after.session
     if session.ending is not session.ended:
         finished = finish_ending(after)
         if finished is not None:
             after = finished[0]
             effects += finished[1]
-    changed = (
-        (after.session is not state.session)
-        + (after.drain is not state.drain) * 2
-        + (after.ingress is not state.ingress) * 4
-        + (after.supervisor is not state.supervisor) * 8
-        + (after.peers is not state.peers) * 16
-    )
-    for invariant in INVARIANTS_BY_CHANGE[changed]:
+    for invariant in INVARIANTS_BY_CHANGE[_changed_regions(state, after)]:
         if not invariant.holds(state, after):
             raise InvariantViolated(invariant.name, row.name)
     return Step(input, state, after, effects, row)
+
+
+def _changed_regions(before: SessionState, after: SessionState) -> int:
+    changed = 0
+    if after.session is not before.session:
+        changed = 1
+    if after.drain is not before.drain:
+        changed |= 2
+    if after.ingress is not before.ingress:
+        changed |= 4
+    if after.supervisor is not before.supervisor:
+        changed |= 8
+    if after.peers is not before.peers:
+        changed |= 16
+    return changed
 
 
 @final

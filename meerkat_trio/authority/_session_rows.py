@@ -33,27 +33,53 @@ from ._inputs import (
     Unregister,
 )
 from ._row import ALL_PHASES, NOT_ENDING, Row, row
-from ._state import ACTIVE, LIVE, DrainRegion, PeersRegion, SessionRegion, SessionState, SupervisorRegion
+from ._state import (
+    ACTIVE,
+    LIVE,
+    DrainRegion,
+    PeersRegion,
+    SessionRegion,
+    SessionState,
+    SupervisorRegion,
+)
 from ._values import Ending, RunOutcome, SessionPhase
 
 __all__ = ["SESSION_ROWS"]
 
-_IDLE, _ATTACHED, _RUNNING = SessionPhase.IDLE, SessionPhase.ATTACHED, SessionPhase.RUNNING
-_RETIRED, _STOPPED, _DESTROYED = SessionPhase.RETIRED, SessionPhase.STOPPED, SessionPhase.DESTROYED
+_IDLE, _ATTACHED, _RUNNING = (
+    SessionPhase.IDLE,
+    SessionPhase.ATTACHED,
+    SessionPhase.RUNNING,
+)
+_RETIRED, _STOPPED, _DESTROYED = (
+    SessionPhase.RETIRED,
+    SessionPhase.STOPPED,
+    SessionPhase.DESTROYED,
+)
 _INITIALIZING = SessionPhase.INITIALIZING
 
 _session_row = partial(row, region="session")
 
 
 def _with_session(state: SessionState, session: SessionRegion) -> SessionState:
-    return SessionState(session, state.drain, state.ingress, state.supervisor, state.peers, state.requests)
+    return SessionState(
+        session,
+        state.drain,
+        state.ingress,
+        state.supervisor,
+        state.peers,
+        state.requests,
+    )
 
 
 def _register(state: SessionState, i: Register) -> SessionState:
     drain, peers, floor = state.drain, state.peers, state.supervisor.epoch_floor
     return SessionState(
         SessionRegion(_IDLE, i.session_id),
-        DrainRegion(generation=max(drain.generation, i.counters.generation), last_exit=drain.last_exit),
+        DrainRegion(
+            generation=max(drain.generation, i.counters.generation),
+            last_exit=drain.last_exit,
+        ),
         state.ingress,
         SupervisorRegion(epoch_floor=max(floor, i.counters.epoch_floor)),
         PeersRegion(
@@ -187,7 +213,10 @@ SESSION_ROWS: Final = (
         "an executor takes messages from now on",
         on=AttachExecutor,
         phases=frozenset({_IDLE, _RETIRED}),
-        guards={**NOT_ENDING, "executor_absent": lambda s, _: not s.session.executor_attached},
+        guards={
+            **NOT_ENDING,
+            "executor_absent": lambda s, _: not s.session.executor_attached,
+        },
         update=_attach_executor,
         emit=lambda _b, _a, _i: (StartExecutor(),),
         emits=(StartExecutor,),
@@ -220,7 +249,12 @@ SESSION_ROWS: Final = (
         emit=lambda _b, _a, i: (MessageAbandoned(i.run_id),) if i.outcome is RunOutcome.ABANDONED else (),
         emits=(MessageAbandoned,),
     ),
-    _session_row("run-finished-stale", "that run is over already", on=RunFinished, ignored="stale_run"),
+    _session_row(
+        "run-finished-stale",
+        "that run is over already",
+        on=RunFinished,
+        ignored="stale_run",
+    ),
     _session_row(
         "detach-executor-absent",
         "there is none",
@@ -244,7 +278,12 @@ SESSION_ROWS: Final = (
         when=lambda s, _: s.session.executor_attached,
         update=_executor_stopped,
     ),
-    _session_row("executor-stopped-stale", "there was none", on=ExecutorStopped, ignored="no_executor"),
+    _session_row(
+        "executor-stopped-stale",
+        "there was none",
+        on=ExecutorStopped,
+        ignored="no_executor",
+    ),
     _session_row(
         "retire",
         "takes no new work; the executor finishes what is queued",

@@ -69,6 +69,7 @@ ACTIVE: Final = frozenset({SessionPhase.IDLE, SessionPhase.ATTACHED, SessionPhas
 LIVE: Final = ACTIVE | {SessionPhase.RETIRED, SessionPhase.STOPPED}
 
 UNATTACHED: Final = Unattached()
+"""The one `Unattached` a state holds: transitions test for it by identity."""
 UNBOUND: Final = Unbound()
 
 
@@ -143,8 +144,7 @@ class SupervisorRegion:
         """Whether the binding's edge is not known to stand yet."""
         binding = self.binding
         return (
-            isinstance(binding, Bound)
-            and (ObligationKind.PUBLISH, binding.peer_id, binding.epoch) in self.obligations
+            isinstance(binding, Bound) and (ObligationKind.PUBLISH, binding.peer_id, binding.epoch) in self.obligations
         )
 
     def in_force(self, peer_id: PeerId | None) -> bool:
@@ -315,18 +315,22 @@ _RUN_PHASES: Final = frozenset({SessionPhase.RUNNING, SessionPhase.RETIRED})
 
 INVARIANTS: Final = (
     _invariant(
-        "live_drain_has_mode", "drain", holds=lambda _, new: not new.drain.live or new.drain.mode is not None
+        "live_drain_has_mode",
+        "drain",
+        holds=lambda _, new: new.drain.mode is not None or new.drain.phase not in _DRAIN_LIVE,
     ),
     _invariant(
         "live_drain_is_owned",
         "drain",
         "ingress",
         holds=lambda _, new: (
-            not new.drain.live or new.drain.stopping is not None or new.ingress != UNATTACHED
+            new.drain.phase not in _DRAIN_LIVE or new.drain.stopping is not None or new.ingress is not UNATTACHED
         ),
     ),
     _invariant(
-        "stopping_means_live", "drain", holds=lambda _, new: new.drain.stopping is None or new.drain.live
+        "stopping_means_live",
+        "drain",
+        holds=lambda _, new: new.drain.stopping is None or new.drain.live,
     ),
     _invariant(
         "running_has_run_id",
@@ -344,23 +348,27 @@ INVARIANTS: Final = (
         "bound_epoch_within_floor",
         "supervisor",
         holds=lambda _, new: (
-            not isinstance(new.supervisor.binding, Bound)
-            or new.supervisor.binding.epoch <= new.supervisor.epoch_floor
+            not isinstance(new.supervisor.binding, Bound) or new.supervisor.binding.epoch <= new.supervisor.epoch_floor
         ),
     ),
     _invariant(
         "obligation_epochs_within_floor",
         "supervisor",
-        holds=lambda _, new: all(
-            epoch <= new.supervisor.epoch_floor for _k, _p, epoch in new.supervisor.obligations
-        ),
+        holds=lambda _, new: all(epoch <= new.supervisor.epoch_floor for _k, _p, epoch in new.supervisor.obligations),
     ),
     _invariant("no_revoke_of_supervisor_in_force", "supervisor", holds=_no_revoke_in_force),
     _invariant(
-        "ended_has_nothing_left", "session", "drain", "ingress", "supervisor", holds=_ended_means_nothing_left
+        "ended_has_nothing_left",
+        "session",
+        "drain",
+        "ingress",
+        "supervisor",
+        holds=_ended_means_nothing_left,
     ),
     _invariant(
-        "generation_never_falls", "drain", holds=lambda old, new: new.drain.generation >= old.drain.generation
+        "generation_never_falls",
+        "drain",
+        holds=lambda old, new: new.drain.generation >= old.drain.generation,
     ),
     _invariant(
         "projection_epoch_never_falls",
@@ -379,14 +387,16 @@ INVARIANTS: Final = (
     ),
 )
 
-_REGION_BITS: Final = {"session": 1, "drain": 2, "ingress": 4, "supervisor": 8, "peers": 16}
+_REGION_BITS: Final = {
+    "session": 1,
+    "drain": 2,
+    "ingress": 4,
+    "supervisor": 8,
+    "peers": 16,
+}
 
 INVARIANTS_BY_CHANGE: Final = tuple(
-    tuple(
-        invariant
-        for invariant in INVARIANTS
-        if any(changed & _REGION_BITS[region] for region in invariant.reads)
-    )
+    tuple(invariant for invariant in INVARIANTS if any(changed & _REGION_BITS[region] for region in invariant.reads))
     for changed in range(32)
 )
 """The invariants to check, indexed by which regions were replaced (one bit each, in `SessionState`'s order)."""

@@ -43,7 +43,14 @@ _supervisor_row = partial(row, region="supervisor", phases=LIVE)
 
 
 def _with_supervisor(state: SessionState, supervisor: SupervisorRegion) -> SessionState:
-    return SessionState(state.session, state.drain, state.ingress, supervisor, state.peers, state.requests)
+    return SessionState(
+        state.session,
+        state.drain,
+        state.ingress,
+        supervisor,
+        state.peers,
+        state.requests,
+    )
 
 
 def _settled(
@@ -91,7 +98,12 @@ def _authorize(state: SessionState, i: AuthorizeSupervisor) -> SessionState:
         else:
             previous = current
     region = attrs.evolve(supervisor, binding=i.binding, previous=previous, epoch_floor=i.binding.epoch)
-    region = _settled(region, close=_publish_obligations(supervisor), publish=i.binding, revoke=superseded)
+    region = _settled(
+        region,
+        close=_publish_obligations(supervisor),
+        publish=i.binding,
+        revoke=superseded,
+    )
     return _with_supervisor(state, region)
 
 

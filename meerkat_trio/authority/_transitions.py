@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS_BY_INPUT", "TRANSITIONS"]
 
-TRANSITIONS: Final[tuple[Row, ...]] = (*SESSION_ROWS, *DRAIN_ROWS, *SUPERVISOR_ROWS, *MESSAGE_ROWS)
+TRANSITIONS: Final[tuple[Row, ...]] = (
+    *SESSION_ROWS,
+    *DRAIN_ROWS,
+    *SUPERVISOR_ROWS,
+    *MESSAGE_ROWS,
+)
 
 ROWS_BY_INPUT: Final[dict[type, dict[SessionPhase, tuple[Row, ...]]]] = {
-    on: {
-        phase: tuple(row for row in TRANSITIONS if row.on is on and phase in row.phases)
-        for phase in SessionPhase
-    }
+    on: {phase: tuple(row for row in TRANSITIONS if row.on is on and phase in row.phases) for phase in SessionPhase}
     for on in (*COMMANDS, *OBSERVATIONS)
 }
 """The rows to try, by the input's class and the session's phase."""

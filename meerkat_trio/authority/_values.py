@@ -298,9 +298,7 @@ class PeerAddress(str):
         if type(text) is cls:
             return text
         if not isinstance(text, str) or not _address_is_valid(text):
-            raise ValueError(
-                f"address: one of inproc://name, uds:///path, tcp://host:port is needed, not {text!r}"
-            )
+            raise ValueError(f"address: one of inproc://name, uds:///path, tcp://host:port is needed, not {text!r}")
         return super().__new__(cls, text)
 
     @property
@@ -324,11 +322,7 @@ def _address_is_valid(text: str) -> bool:
         return location.startswith("/") and len(location) > 1
     host, colon, port = location.rpartition(":")
     return (
-        scheme == "tcp"
-        and bool(colon and host)
-        and port.isascii()
-        and port.isdigit()
-        and 0 < int(port) <= _PORT_LIMIT
+        scheme == "tcp" and bool(colon and host) and port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_LIMIT
     )
 
 

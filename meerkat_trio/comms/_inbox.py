@@ -21,12 +21,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 import trio
 
-from .._messages import Envelope, Receipt
+from .._messages import Receipt
 from ..abc import ALL_LANES, CommsStatistics
 from ..authority import DropReason, Lane, MessageId, PeerId
+from ._lane import LaneQueue, ParkedSender
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from .._messages import Envelope
+    from ._lane import Entry
 
 __all__ = ["Inbox", "InboxClaim"]
 
@@ -36,78 +40,23 @@ _WORK: Final = Lane.WORK
 _CLOSED: Final = DropReason.CLOSED
 _DUPLICATE: Final = DropReason.DUPLICATE
 
-_Entry: TypeAlias = tuple[Envelope, Receipt]
 _Key: TypeAlias = tuple[PeerId, MessageId]
-
-
-class _LaneQueue:
-    """One lane. Queue and parked senders are made when first needed: an idle inbox stays small."""
-
-    __slots__ = ("limit", "parked", "queue")
-
-    queue: deque[_Entry] | None
-    parked: OrderedDict[_ParkedSender, None] | None
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.queue = None
-        self.parked = None
-
-    def hand_over(self) -> None:
-        """Give the room there is to parked senders, in their order."""
-        queue, parked = self.queue, self.parked
-        while parked and queue is not None and len(queue) < self.limit:
-            sender, _ = parked.popitem(last=False)
-            sender.receipt = Receipt()
-            queue.append((sender.envelope, sender.receipt))
-            trio.lowlevel.reschedule(sender.task)
-
-    def discard(self, entry: _Entry) -> None:
-        """Remove an entry wherever it stands; a claim that was moved here need not be at the head."""
-        queue = self.queue
-        if queue is None:
-            return
-        if queue[0] is entry:
-            queue.popleft()
-            return
-        for index, candidate in enumerate(queue):
-            if candidate is entry:
-                del queue[index]
-                return
-
-
-class _ParkedSender:
-    """A task that waits for room; it moves with its envelope when the inbox is taken over."""
-
-    __slots__ = ("envelope", "inbox", "receipt", "task")
-
-    receipt: Receipt | None
-
-    def __init__(self, inbox: Inbox, envelope: Envelope) -> None:
-        self.inbox = inbox
-        self.envelope = envelope
-        self.task = trio.lowlevel.current_task()
-        self.receipt = None
-
-    def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        """Leave the lane: the envelope was not sent, and its id may be used again."""
-        self.inbox.forget(self)
-        return trio.lowlevel.Abort.SUCCEEDED
 
 
 @final
 class InboxClaim:
     """An open claim on the head of a lane; see `meerkat_trio.abc.Claim`."""
 
-    __slots__ = ("entry", "envelope", "inbox")
+    __slots__ = ("entry", "envelope", "inbox", "lane")
 
-    entry: _Entry | None
+    entry: Entry | None
     """What is claimed; None once the claim is closed."""
     inbox: Inbox
-    """Who holds the entry now; follows take-overs."""
+    """Who holds the entry now; follows take-overs, as ``lane`` does."""
 
-    def __init__(self, inbox: Inbox, entry: _Entry) -> None:
+    def __init__(self, inbox: Inbox, lane: LaneQueue, entry: Entry) -> None:
         self.inbox = inbox
+        self.lane = lane
         self.entry = entry
         self.envelope = entry[0]
 
@@ -121,7 +70,12 @@ class InboxClaim:
         if entry is None:
             raise trio.ClosedResourceError("commit: this claim was committed or left before")
         self.entry = None
-        self.inbox.finish(self, entry, dropped)
+        lane = self.lane
+        lane.discard(entry)
+        entry[1].settle(dropped)
+        if lane.parked:
+            lane.hand_over()
+        self.inbox.end_claim(self)
 
     def __enter__(self) -> InboxClaim:
         return self
@@ -136,7 +90,9 @@ class InboxClaim:
         entry = self.entry
         if entry is not None:
             self.entry = None
-            self.inbox.put_back(self, entry)
+            if self.inbox.closed is not None:
+                entry[1].settle(_CLOSED)
+            self.inbox.end_claim(self)
 
     def __repr__(self) -> str:
         return f"<InboxClaim of {self.envelope.id!r}, {'closed' if self.entry is None else 'open'}>"
@@ -149,7 +105,6 @@ class Inbox:
     __slots__ = (
         "_asleep",
         "_claimer",
-        "_closed",
         "_control",
         "_inherited",
         "_open",
@@ -157,10 +112,12 @@ class Inbox:
         "_wanted",
         "_window",
         "_work",
+        "closed",
     )
 
     _claimer: trio.lowlevel.Task | None
-    _closed: str | None
+    closed: str | None
+    """None while it is open; then why it is not, for the error's text."""
     _inherited: list[InboxClaim] | None
     _open: InboxClaim | None
     _seen: OrderedDict[_Key, None] | None
@@ -173,11 +130,12 @@ class Inbox:
             control_lane: how many envelopes the control lane holds, from 1 up.
             dedupe_window: of how many envelopes (sender, id) is remembered, from 1 up; the oldest goes first.
         """
-        for name, value in (("work_lane", work_lane), ("control_lane", control_lane), ("dedupe_window", dedupe_window)):
+        bounds = {"work_lane": work_lane, "control_lane": control_lane, "dedupe_window": dedupe_window}
+        for name, value in bounds.items():
             if value < 1:
                 raise ValueError(f"{name}: at least 1 is needed, not {value!r}")
-        self._control = _LaneQueue(control_lane)
-        self._work = _LaneQueue(work_lane)
+        self._control = LaneQueue(control_lane)
+        self._work = LaneQueue(work_lane)
         self._window = dedupe_window
         self._seen = None
         self._open = None
@@ -185,7 +143,7 @@ class Inbox:
         self._claimer = None
         self._asleep = False  # the claimer is parked and nobody has woken it yet
         self._wanted = ALL_LANES
-        self._closed = None  # why, for the error's text
+        self.closed = None
 
     # -- the senders' side
 
@@ -195,7 +153,7 @@ class Inbox:
         Raises:
             trio.WouldBlock: its lane is full.
         """
-        if self._closed is not None:
+        if self.closed is not None:
             return Receipt.dropped(_CLOSED)
         key = (envelope.sender, envelope.id)
         seen = self._seen
@@ -234,7 +192,7 @@ class Inbox:
         return await self._park_sender(envelope)
 
     async def _park_sender(self, envelope: Envelope) -> Receipt:
-        sender = _ParkedSender(self, envelope)
+        sender = ParkedSender(self, envelope)
         lane = self._lane(envelope)
         if lane.parked is None:
             lane.parked = OrderedDict()
@@ -246,7 +204,7 @@ class Inbox:
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
         return sender.receipt or Receipt.dropped(_CLOSED)
 
-    def forget(self, sender: _ParkedSender) -> None:
+    def forget(self, sender: ParkedSender) -> None:
         """Take a cancelled sender out of its lane."""
         parked = self._lane(sender.envelope).parked
         if parked is not None:
@@ -257,8 +215,8 @@ class Inbox:
     # -- the claimer's side
 
     def claim_nowait(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
-        """Claim the first envelope of ``lanes``; see `meerkat_trio.abc.CommsRuntime.claim_nowait`."""
-        if self._closed is not None or self._claimer is not None or self._open is not None:
+        """Claim the first envelope of ``lanes``; see `CommsRuntime.claim_nowait`."""
+        if self.closed is not None or self._claimer is not None or self._open is not None:
             self._refuse_claim()
         claim = self._claim_head(lanes)
         if claim is None:
@@ -266,18 +224,18 @@ class Inbox:
         return claim
 
     async def claim(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
-        """Wait for an envelope of ``lanes`` and claim it; see `meerkat_trio.abc.CommsRuntime.claim`.
+        """Wait for an envelope of ``lanes`` and claim it; see `CommsRuntime.claim`.
 
         **Cancellation:** nothing is lost; the head is taken after the last checkpoint.
         """
-        if self._closed is not None or self._claimer is not None or self._open is not None:
+        if self.closed is not None or self._claimer is not None or self._open is not None:
             self._refuse_claim()
         self._claimer = trio.lowlevel.current_task()
         try:
             if self._has_head(lanes):
                 await trio.lowlevel.checkpoint()
             # A take-over between wake-up and run may have brought an open claim: then wait on.
-            while self._closed is None:
+            while self.closed is None:
                 claim = self._claim_head(lanes)
                 if claim is not None:
                     return claim
@@ -286,15 +244,15 @@ class Inbox:
                 await trio.lowlevel.wait_task_rescheduled(self._abort_claimer)
         finally:
             self._claimer = None
-        raise trio.ClosedResourceError(self._closed)
+        raise trio.ClosedResourceError(self.closed)
 
     def _abort_claimer(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._asleep = False
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _refuse_claim(self) -> None:
-        if self._closed is not None:
-            raise trio.ClosedResourceError(self._closed)
+        if self.closed is not None:
+            raise trio.ClosedResourceError(self.closed)
         if self._claimer is not None:
             raise trio.BusyResourceError("claim: another task is claiming; one claims at a time")
         raise trio.BusyResourceError("claim: a claim is open; commit or leave it first")
@@ -302,12 +260,14 @@ class Inbox:
     def _claim_head(self, lanes: frozenset[Lane]) -> InboxClaim | None:
         if self._inherited:
             return None
-        queue = self._control.queue
+        lane = self._control
+        queue = lane.queue
         if not queue or _CONTROL not in lanes:
-            queue = self._work.queue
+            lane = self._work
+            queue = lane.queue
             if not queue or _WORK not in lanes:
                 return None
-        claim = self._open = InboxClaim(self, queue[0])
+        claim = self._open = InboxClaim(self, lane, queue[0])
         return claim
 
     def _has_head(self, lanes: frozenset[Lane]) -> bool:
@@ -322,30 +282,11 @@ class Inbox:
 
     # -- how a claim ends
 
-    def finish(self, claim: InboxClaim, entry: _Entry, dropped: DropReason | None) -> None:
-        """Remove a claimed entry for good; also after `close`, which leaves claimed entries to their claim."""
-        envelope, receipt = entry
-        lane = self._control if envelope.lane is _CONTROL else self._work
-        lane.discard(entry)
-        receipt.settle(dropped)
-        if lane.parked:
-            lane.hand_over()
+    def end_claim(self, claim: InboxClaim) -> None:
+        """Let the next claim be granted."""
         if self._open is claim:
             self._open = None
-        else:
-            self._disown(claim)
-
-    def put_back(self, claim: InboxClaim, entry: _Entry) -> None:
-        """End a claim without commit: its envelope has never left its place."""
-        if self._closed is not None:
-            entry[1].settle(_CLOSED)
-        if self._open is claim:
-            self._open = None
-        else:
-            self._disown(claim)
-
-    def _disown(self, claim: InboxClaim) -> None:
-        if self._inherited:
+        elif self._inherited:
             self._inherited.remove(claim)
             self._wake_claimer()
 
@@ -356,18 +297,19 @@ class Inbox:
     # -- the whole inbox
 
     def take_over(self, previous: Inbox) -> None:
-        """Move all of ``previous`` in front of our own, at once; see `meerkat_trio.abc.CommsRuntime.take_over`.
+        """Move all of ``previous`` in front of our own, at once; see `CommsRuntime.take_over`.
 
         Raises:
             trio.ClosedResourceError: this inbox is closed; nothing has changed.
         """
-        if self._closed is not None:
-            raise trio.ClosedResourceError(self._closed)
-        if previous is self or previous._closed is not None:
+        if self.closed is not None:
+            raise trio.ClosedResourceError(self.closed)
+        if previous is self or previous.closed is not None:
             return
         claims = previous._open_claims()
         for claim in claims:
             claim.inbox = self
+            claim.lane = self._lane(claim.envelope)
         if claims:
             self._inherited = (self._inherited or []) + claims
         self._take_lane(self._control, previous._control)
@@ -381,7 +323,7 @@ class Inbox:
         previous._shut("this inbox was taken over; claim from the one that took it")
         self._wake_claimer()
 
-    def _take_lane(self, ours: _LaneQueue, theirs: _LaneQueue) -> None:
+    def _take_lane(self, ours: LaneQueue, theirs: LaneQueue) -> None:
         if theirs.queue:
             theirs.queue.extend(ours.queue or ())
             ours.queue = theirs.queue
@@ -395,7 +337,7 @@ class Inbox:
 
     def close(self) -> None:
         """Refuse from now on and settle what is left as DROPPED(CLOSED); an open claim decides for itself."""
-        if self._closed is not None:
+        if self.closed is not None:
             return
         claimed = {id(claim.entry) for claim in self._open_claims()}
         for lane in (self._control, self._work):
@@ -411,21 +353,16 @@ class Inbox:
         self._shut("this inbox is closed")
 
     def _shut(self, why: str) -> None:
-        self._closed = why
+        self.closed = why
         if self._asleep and self._claimer is not None:
             self._asleep = False
             trio.lowlevel.reschedule(self._claimer)
 
-    @property
-    def closed(self) -> bool:
-        """Whether this inbox was closed or taken over."""
-        return self._closed is not None
-
     def statistics(self) -> CommsStatistics:
         """Count what is held."""
         claims = self._open_claims()
-        in_control = sum(claim.envelope.lane is _CONTROL for claim in claims) if self._closed is None else 0
-        in_work = len(claims) - in_control if self._closed is None else 0
+        in_control = sum(claim.envelope.lane is _CONTROL for claim in claims) if self.closed is None else 0
+        in_work = len(claims) - in_control if self.closed is None else 0
         return CommsStatistics(
             control_waiting=len(self._control.queue or ()) - in_control,
             work_waiting=len(self._work.queue or ()) - in_work,
@@ -433,7 +370,7 @@ class Inbox:
             claim_open=bool(claims),
         )
 
-    def _lane(self, envelope: Envelope) -> _LaneQueue:
+    def _lane(self, envelope: Envelope) -> LaneQueue:
         return self._control if envelope.lane is _CONTROL else self._work
 
     def _trim_window(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import trio
 
@@ -33,51 +33,58 @@ class MemoryNetwork:
     route when it takes the current one over, or when that one closes.
     """
 
-    __slots__ = ("_instances", "_numbers")
+    __slots__ = ("_instances", "_numbers", "routes")
 
-    _instances: dict[PeerId, list[MemoryComms]]
+    routes: dict[PeerId, Inbox]
+    """Where envelopes for a peer go right now."""
 
     def __init__(self) -> None:
         # By peer id: the route first, then those that stand by, oldest first.
-        self._instances = {}
+        self._instances: dict[PeerId, list[MemoryComms]] = {}
+        self.routes = {}
         # One count for the whole network: a rebuilt instance must not use its predecessor's ids again.
         self._numbers = itertools.count(1)
-
-    def inbox_of(self, peer_id: PeerId) -> Inbox | None:
-        """Return where envelopes for a peer go right now."""
-        instances = self._instances.get(peer_id)
-        return None if instances is None else instances[0].inbox
 
     def join(self, comms: MemoryComms) -> None:
         """Make an instance the route to its peer id, or a stand-by."""
         self._instances.setdefault(comms.peer_id, []).append(comms)
+        self._reroute(comms.peer_id)
 
     def leave(self, comms: MemoryComms) -> None:
         """Forget an instance; the oldest stand-by becomes the route."""
         instances = self._instances.get(comms.peer_id, [])
         if comms in instances:
             instances.remove(comms)
-        if not instances:
-            self._instances.pop(comms.peer_id, None)
+        self._reroute(comms.peer_id)
 
     def replace(self, previous: MemoryComms, successor: MemoryComms) -> None:
-        """Put the successor in the place of an instance with the same peer id; another just leaves."""
+        """Leave one of two instances with one peer id, in the better place; with two ids ``previous`` goes."""
         if previous.peer_id != successor.peer_id:
             self.leave(previous)
             return
         instances = self._instances[previous.peer_id]
+        place = min(instances.index(previous), instances.index(successor))
+        instances.remove(previous)
         instances.remove(successor)
-        instances[instances.index(previous)] = successor
+        instances.insert(place, successor)
+        self._reroute(previous.peer_id)
+
+    def _reroute(self, peer_id: PeerId) -> None:
+        instances = self._instances.get(peer_id)
+        if instances:
+            self.routes[peer_id] = instances[0].inbox
+        else:
+            self._instances.pop(peer_id, None)
+            self.routes.pop(peer_id, None)
 
     def next_message_id(self, sender: PeerId) -> MessageId:
         """Mint a message id that no other message of this network has."""
         return f"{sender[:8]}-{next(self._numbers)}"
 
     def __repr__(self) -> str:
-        return f"<MemoryNetwork of {len(self._instances)} peers>"
+        return f"<MemoryNetwork of {len(self.routes)} peers>"
 
 
-@final
 class MemoryComms(CommsRuntime):
     """A comms runtime inside one process, on a `MemoryNetwork`.
 
@@ -85,7 +92,16 @@ class MemoryComms(CommsRuntime):
     transport has to be.
     """
 
-    __slots__ = ("_address", "_network", "_peer_id", "_public_key", "_runtime_id", "_trust", "inbox")
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_network",
+        "_peer_id",
+        "_public_key",
+        "_runtime_id",
+        "_trust",
+        "inbox",
+    )
 
     inbox: Inbox
     """What this instance has accepted and not yet admitted; for the network alone."""
@@ -125,18 +141,22 @@ class MemoryComms(CommsRuntime):
 
     @property
     def runtime_id(self) -> CommsRuntimeId:
+        """The logical id."""
         return self._runtime_id
 
     @property
     def peer_id(self) -> PeerId:
+        """The id of `public_key`."""
         return self._peer_id
 
     @property
     def public_key(self) -> bytes:
+        """Who this side is, 32 bytes."""
         return self._public_key
 
     @property
     def advertised_address(self) -> PeerAddress:
+        """``inproc://`` and the logical id."""
         return self._address
 
     def endpoint(self, name: str | None = None) -> PeerEndpoint:
@@ -184,6 +204,7 @@ class MemoryComms(CommsRuntime):
         return self.inbox.claim(lanes)
 
     def claim_nowait(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
+        """Claim an envelope that is there already; see `CommsRuntime.claim_nowait`."""
         return self.inbox.claim_nowait(lanes)
 
     async def send(self, envelope: Envelope) -> Receipt:
@@ -193,22 +214,25 @@ class MemoryComms(CommsRuntime):
 
         **Cancellation:** cancelled, the envelope was not sent; returned, it was accepted.
         """
-        inbox = self._inbox_for(envelope)
+        if envelope.sender != self._peer_id or self.inbox.closed is not None:
+            self._refuse_send(envelope)
+        inbox = self._network.routes.get(envelope.recipient)
         if inbox is None:
             await trio.lowlevel.checkpoint()
             return Receipt.dropped(DropReason.CLOSED)
         return await inbox.put(envelope)
 
     def send_nowait(self, envelope: Envelope) -> Receipt:
-        inbox = self._inbox_for(envelope)
+        """Send an envelope for which there is room; see `CommsRuntime.send_nowait`."""
+        if envelope.sender != self._peer_id or self.inbox.closed is not None:
+            self._refuse_send(envelope)
+        inbox = self._network.routes.get(envelope.recipient)
         return Receipt.dropped(DropReason.CLOSED) if inbox is None else inbox.put_nowait(envelope)
 
-    def _inbox_for(self, envelope: Envelope) -> Inbox | None:
+    def _refuse_send(self, envelope: Envelope) -> NoReturn:
         if envelope.sender != self._peer_id:
             raise ValueError(f"sender: {envelope.sender} is not this side ({self._peer_id})")
-        if self.inbox.closed:
-            raise trio.ClosedResourceError("send: this comms runtime is closed or was taken over")
-        return self._network.inbox_of(envelope.recipient)
+        raise trio.ClosedResourceError("send: this comms runtime is closed or was taken over")
 
     def take_over(self, previous: CommsRuntime) -> None:
         """Move everything ``previous`` has accepted into this runtime; see `CommsRuntime.take_over`.
@@ -224,14 +248,15 @@ class MemoryComms(CommsRuntime):
             raise TypeError(f"take_over: a MemoryComms cannot take over a {type(previous).__name__}")
         if previous._network is not self._network:
             raise ValueError("take_over: the previous comms runtime is on another MemoryNetwork")
-        if self.inbox.closed:
+        if self.inbox.closed is not None:
             raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")
-        if previous is self or previous.inbox.closed:
+        if previous is self or previous.inbox.closed is not None:
             return
         self._network.replace(previous, self)
         self.inbox.take_over(previous.inbox)
 
     def is_manually_trusted(self, peer_id: PeerId) -> bool:
+        """Say whether ``peer_id`` has an edge of source MANUAL."""
         return self._trust.has_manual(peer_id)
 
     async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
@@ -259,6 +284,7 @@ class MemoryComms(CommsRuntime):
         return self._trust.snapshot()
 
     def statistics(self) -> CommsStatistics:
+        """Count what the inbox holds."""
         return self.inbox.statistics()
 
     async def aclose(self) -> None:
@@ -271,4 +297,4 @@ class MemoryComms(CommsRuntime):
         await trio.lowlevel.checkpoint()
 
     def __repr__(self) -> str:
-        return f"<MemoryComms {self._runtime_id!r}{' closed' if self.inbox.closed else ''}>"
+        return f"<MemoryComms {self._runtime_id!r}{' closed' if self.inbox.closed is not None else ''}>"

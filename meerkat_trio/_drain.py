@@ -1,0 +1,109 @@
+"""The drain loop: takes envelopes out of a comms runtime and offers them for admission.
+
+It knows no session: it is handed a comms runtime and an intake. Every envelope is claimed, offered and committed
+without a checkpoint in between, so a cancellation finds it either at the head of the inbox or inside.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING, Final, Protocol
+
+import trio
+
+from .abc import ALL_LANES, CONTROL_LANE
+from .authority import DrainEnding, DropReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .abc import Claim, CommsRuntime
+    from ._messages import Envelope
+
+__all__ = ["BATCH", "Intake", "Verdict", "drain"]
+
+BATCH: Final = 64
+"""Envelopes taken per wake-up at the most; then other tasks get their turn."""
+
+
+class Verdict(Enum):
+    """What became of an offered envelope, beyond being dropped for a `DropReason`."""
+
+    ADMITTED = "admitted"
+    DISMISSED = "dismissed"
+    """Admitted, and the drain ends."""
+    REFUSED = "refused"
+    """The session takes nothing any more: the envelope stays in the inbox."""
+
+
+class Intake(Protocol):
+    """Where the drain offers what it takes."""
+
+    room_scope: trio.CancelScope | None
+    """Set while the drain waits with the work lane shut: to be cancelled when there is room again."""
+
+    def has_room(self) -> bool:
+        """Say whether an envelope of the work lane may be offered."""
+
+    def offer(self, envelope: Envelope) -> Verdict | DropReason:
+        """Decide on an envelope, and take it in if it is admitted."""
+
+
+async def drain(
+    comms: CommsRuntime,
+    intake: Intake,
+    *,
+    is_current: Callable[[], bool],
+    idle_timeout: float,
+) -> DrainEnding:
+    """Serve until idle for ``idle_timeout`` seconds or dismissed, and say which.
+
+    ``is_current`` says whether no other binding has taken this one's place; if one has, this returns CANCELLED.
+
+    **Cancellation:** nothing is lost: what was not admitted stays at the head of the inbox.
+    """
+    while True:
+        claim = await _next_claim(comms, intake, idle_timeout)
+        if claim is None:
+            return DrainEnding.IDLE
+        if not is_current():
+            with claim:
+                # Woken, but the binding was replaced before this task ran: the successor takes the envelope.
+                return DrainEnding.CANCELLED
+        for _ in range(BATCH):
+            with claim:
+                verdict = intake.offer(claim.envelope)
+                if verdict is not Verdict.REFUSED:
+                    claim.commit(verdict if isinstance(verdict, DropReason) else None)
+            if verdict is Verdict.REFUSED:
+                # Only an ending session refuses, and its drain is being cancelled.
+                await trio.sleep_forever()
+            if verdict is Verdict.DISMISSED:
+                return DrainEnding.DISMISSED
+            await trio.lowlevel.checkpoint_if_cancelled()
+            try:
+                claim = comms.claim_nowait(lanes=ALL_LANES if intake.has_room() else CONTROL_LANE)
+            except trio.WouldBlock:
+                break
+
+
+async def _next_claim(comms: CommsRuntime, intake: Intake, idle_timeout: float) -> Claim | None:
+    """Wait for an envelope; None when ``idle_timeout`` has passed and the inbox is empty."""
+    while True:
+        if intake.has_room():
+            if idle_timeout == math.inf:
+                return await comms.claim()
+            with trio.move_on_after(idle_timeout):
+                return await comms.claim()
+            try:
+                # One may have come in the very moment in which the time ran out.
+                return comms.claim_nowait()
+            except trio.WouldBlock:
+                return None
+        # A session with a full queue is not idle, so no time-out here.
+        with trio.CancelScope() as intake.room_scope:
+            try:
+                return await comms.claim(lanes=CONTROL_LANE)
+            finally:
+                intake.room_scope = None

@@ -1,0 +1,265 @@
+"""The executor: calls the application's handler with one message at a time, in order (SPEC 6).
+
+It owns the queue of admitted messages. It knows no session: what it has to report goes to the callbacks it is given.
+A message stays at the head of the queue until it is consumed or abandoned, so whatever is cancelled, it is still there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
+
+import trio
+
+from ._drain import BATCH
+from .authority import RunOutcome
+
+if TYPE_CHECKING:
+    from ._messages import Envelope
+    from ._policy import Backoff, Random
+    from .authority import AdmissionClass, RunId
+
+__all__ = ["Executor", "Run", "WorkQueue"]
+
+S = TypeVar("S")
+
+
+@final
+class Run(Generic[S]):
+    """One attempt to handle one message."""
+
+    __slots__ = ("admission", "attempt", "message", "session")
+
+    session: S
+    """The session it belongs to."""
+    message: Envelope
+    """The message to handle."""
+    attempt: int
+    """1 for the first attempt; a message that was returned keeps its number."""
+    admission: AdmissionClass
+    """What the message is to the session."""
+
+    def __init__(self, session: S, message: Envelope, attempt: int, admission: AdmissionClass) -> None:
+        self.session = session
+        self.message = message
+        self.attempt = attempt
+        self.admission = admission
+
+    def __repr__(self) -> str:
+        return f"<Run {self.message.id!r} attempt {self.attempt}>"
+
+
+Work: TypeAlias = "tuple[Envelope, AdmissionClass]"
+
+
+@final
+class WorkQueue:
+    """What was admitted and not yet handled: first in, first out, with the attempts of its head."""
+
+    __slots__ = ("_work", "attempt", "bound")
+
+    def __init__(self, bound: int) -> None:
+        self.bound = bound
+        # Made on first use: an idle session holds none, and a deque is larger than the rest of this object.
+        self._work: deque[Work] | None = None
+        self.attempt = 1
+
+    def __len__(self) -> int:
+        return 0 if self._work is None else len(self._work)
+
+    def has_room(self) -> bool:
+        """Say whether fewer than ``bound`` messages are queued."""
+        return self._work is None or len(self._work) < self.bound
+
+    def append(self, work: Work) -> None:
+        """Queue a message behind the others."""
+        if self._work is None:
+            self._work = deque()
+        self._work.append(work)
+
+    @property
+    def head(self) -> Work | None:
+        """The next message, if there is one."""
+        return self._work[0] if self._work else None
+
+    def pop(self) -> Work:
+        """Remove the head."""
+        if self._work is None:
+            raise IndexError("no message is queued")
+        self.attempt = 1
+        return self._work.popleft()
+
+    def drain_all(self) -> tuple[Work, ...]:
+        """Remove and return everything."""
+        work = tuple(self._work or ())
+        self._work = None
+        self.attempt = 1
+        return work
+
+
+class ExecutorHost(Protocol):
+    """Whom the executor works for."""
+
+    def begin_run(self, message: Envelope) -> RunId:
+        """Record that a run begins."""
+
+    def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
+        """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
+
+    def make_run(self, message: Envelope, attempt: int, admission: AdmissionClass) -> Run[object]:
+        """Make what the handler is called with."""
+
+
+Handler: TypeAlias = Callable[[Run[S]], Awaitable[None]]
+
+
+@final
+class Executor:
+    """Serves one handler in the task that calls `serve`, until it is told to stop or to finish."""
+
+    __slots__ = (
+        "_backoff",
+        "_finishing",
+        "_handler",
+        "_host",
+        "_limiter",
+        "_max_attempts",
+        "_parked",
+        "_queue",
+        "_random",
+        "_running",
+        "_scope",
+        "_stopping",
+    )
+
+    def __init__(  # noqa: PLR0913 - all of it is needed for every run
+        self,
+        host: ExecutorHost,
+        queue: WorkQueue,
+        handler: Handler[object],
+        *,
+        max_attempts: int,
+        backoff: Backoff,
+        random: Random,
+        limiter: trio.CapacityLimiter | None,
+    ) -> None:
+        self._host = host
+        self._queue = queue
+        self._handler = handler
+        self._max_attempts = max_attempts
+        self._backoff = backoff
+        self._random = random
+        self._limiter = limiter
+        self._scope: trio.CancelScope | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._running = False
+        self._stopping = False
+        self._finishing = False
+
+    def wake(self) -> None:
+        """Tell the executor that a message was queued."""
+        if self._parked is not None:
+            trio.lowlevel.reschedule(self._parked)
+            self._parked = None
+
+    def stop(self, deadline: float, *, shield: bool) -> None:
+        """Take no further message; a handler that is running has until ``deadline``.
+
+        With ``shield`` it has that time even while everything around it is being cancelled.
+        """
+        self._stopping = True
+        if self._scope is not None:
+            if self._running:
+                self._scope.shield = self._scope.shield or shield
+                self._scope.deadline = min(self._scope.deadline, deadline)
+            else:
+                self._scope.cancel()
+        self.wake()
+
+    def finish(self) -> None:
+        """Handle what is queued, then end."""
+        self._finishing = True
+        self.wake()
+
+    async def serve(self) -> None:
+        """Handle messages until told otherwise.
+
+        **Cancellation:** the message whose handler was running is at the head of the queue again, with the same
+        attempt number.
+        """
+        # An executor that was never given a message does without a cancel scope: 100,000 of them may idle.
+        while not self._is_done():
+            if self._queue.head is None:
+                await self._park()
+                continue
+            with trio.CancelScope() as self._scope:
+                try:
+                    await self._work()
+                finally:
+                    self._scope = None
+
+    def _is_done(self) -> bool:
+        return self._stopping or (self._finishing and self._queue.head is None)
+
+    async def _work(self) -> None:
+        since_checkpoint = 0
+        while not self._is_done():
+            head = self._queue.head
+            if head is None:
+                await self._park()
+                since_checkpoint = 0
+                continue
+            if since_checkpoint == BATCH:
+                await trio.lowlevel.checkpoint()
+                since_checkpoint = 0
+                continue
+            if self._limiter is None:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                failed = await self._handle(head)
+            else:
+                async with self._limiter:
+                    failed = self._stopping or await self._handle(head)
+            since_checkpoint += 1
+            if failed and not self._is_done():
+                delay = self._backoff.delay(self._queue.attempt - 1, self._random)
+                await trio.sleep(delay)
+
+    async def _handle(self, work: Work) -> bool:
+        """Make one attempt; say whether it failed and has to be made again."""
+        message, admission = work
+        host, queue = self._host, self._queue
+        run_id = host.begin_run(message)
+        self._running = True
+        try:
+            await self._handler(host.make_run(message, queue.attempt, admission))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an attempt
+            if queue.attempt < self._max_attempts:
+                queue.attempt += 1
+                host.finish_run(run_id, RunOutcome.RETRY, error)
+                return True
+            host.finish_run(run_id, RunOutcome.ABANDONED, error)
+            return False
+        except BaseExceptionGroup as group:
+            # The handler was cancelled, and something in its own nurseries failed over that.
+            cancelled, rest = group.split(trio.Cancelled)
+            host.finish_run(run_id, RunOutcome.RETURNED, rest)
+            if cancelled is None or not isinstance(rest, Exception | None):
+                raise
+            raise cancelled from None
+        except BaseException:
+            host.finish_run(run_id, RunOutcome.RETURNED, None)
+            raise
+        else:
+            host.finish_run(run_id, RunOutcome.CONSUMED, None)
+            return False
+        finally:
+            self._running = False
+
+    async def _park(self) -> None:
+        self._parked = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+
+    def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED

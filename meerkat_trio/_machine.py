@@ -1,0 +1,345 @@
+"""The machine: hosts sessions in one nursery tree, and takes them down together.
+
+The tree lives in a task of its own whose scope is shielded: a cancellation around `open_machine` reaches the body
+first, and the sessions are told in order when the body is left. What is shielded then has the grace time, no more.
+"""
+
+from __future__ import annotations
+
+import random as _random
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, final
+
+import trio
+
+from . import authority
+from ._exceptions import SessionExists, SessionNotRegistered
+from ._policy import Backoff, RespawnPolicy
+from ._reports import MachineStatistics
+from ._session import Session, require_callable, require_text
+from ._subscription import StepStream
+from ._tasks import SessionSettings, SessionTasks
+from .authority import Counters, DropReason, Ending, SessionState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from ._policy import Random
+    from ._session import Handler
+    from .authority import DrainExit, SessionId
+
+__all__ = ["MeerkatMachine", "open_machine"]
+
+_RETRY_BACKOFF: Final = Backoff()
+
+
+@final
+class MeerkatMachine:
+    """Hosts sessions. Made by `open_machine`.
+
+    Indexing by session id gives the session; iterating gives the sessions in the order of their registration.
+    """
+
+    __slots__ = (
+        "_closed",
+        "_floors",
+        "_grace",
+        "_limiter",
+        "_new_id",
+        "_random",
+        "_respawn",
+        "_root",
+        "_root_scope",
+        "_sessions",
+        "_strict",
+        "_subscriptions",
+    )
+
+    def __init__(
+        self,
+        *,
+        respawn: RespawnPolicy,
+        grace: float,
+        strict: bool,
+        limiter: trio.CapacityLimiter | None,
+        new_id: Callable[[], str],
+        random: Random,
+    ) -> None:
+        self._respawn = respawn
+        self._grace = grace
+        self._strict = strict
+        self._limiter = limiter
+        self._new_id = new_id
+        self._random = random
+        self._sessions: dict[SessionId, SessionTasks] = {}
+        # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
+        self._floors: dict[SessionId, Counters] = {}
+        self._subscriptions: list[StepStream] = []
+        self._root: trio.Nursery | None = None
+        self._root_scope = trio.CancelScope(shield=True)
+        self._closed = False
+
+    # --- sessions -----------------------------------------------------------------------------------
+
+    async def register(  # noqa: PLR0913 - each is a named bound of a session
+        self,
+        session_id: SessionId,
+        executor: Handler | None = None,
+        *,
+        work_queue: int = 64,
+        max_attempts: int = 5,
+        abandoned_limit: int = 1000,
+        retry_backoff: Backoff = _RETRY_BACKOFF,
+    ) -> Session:
+        """Register a session, or revive one that was stopped (SPEC 4).
+
+        Args:
+            session_id: not blank.
+            executor: called with every message; can be attached later. It runs in the caller's context as it is now.
+            work_queue: messages admitted and not handled, at the most; 1 or more.
+            max_attempts: attempts per message before it is abandoned; 1 or more.
+            abandoned_limit: abandoned messages kept, the oldest are forgotten first; 1 or more.
+            retry_backoff: the wait between the attempts for one message.
+
+        Raises:
+            SessionExists: the id is registered and was not stopped.
+            trio.ClosedResourceError: the machine is closed.
+            TypeError, ValueError: an argument is of no use.
+
+        **Cancellation:** cancelled, nothing was registered; returned, the session is there.
+        """
+        require_text("session_id", session_id)
+        if executor is not None:
+            require_callable(executor)
+        for name, bound in (
+            ("work_queue", work_queue),
+            ("max_attempts", max_attempts),
+            ("abandoned_limit", abandoned_limit),
+        ):
+            if not isinstance(bound, int) or bound < 1:
+                raise ValueError(f"{name}: 1 or more is needed, not {bound!r}")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        root = self._root
+        if self._closed or root is None:
+            raise trio.ClosedResourceError("the machine is closed")
+        settings = SessionSettings(
+            work_queue=work_queue,
+            max_attempts=max_attempts,
+            abandoned_limit=abandoned_limit,
+            retry_backoff=retry_backoff,
+            respawn=self._respawn,
+            grace=self._grace,
+            limiter=self._limiter,
+            random=self._random,
+            strict=self._strict,
+        )
+        session = self._enter(root, session_id, settings, executor)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return session
+
+    def _enter(
+        self, root: trio.Nursery, session_id: SessionId, settings: SessionSettings, executor: Handler | None
+    ) -> Session:
+        tasks = self._sessions.get(session_id)
+        if tasks is None:
+            tasks = SessionTasks(
+                SessionState.initial(session_id),
+                settings,
+                subscriptions=self._subscriptions,
+                on_over=self._forget_ended,
+            )
+            tasks.session = Session(tasks, self._new_id)
+        elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
+            raise SessionExists(session_id)
+        else:
+            tasks.resettle(settings)
+        tasks.apply(authority.Register(session_id, self._floors.get(session_id, Counters())))
+        self._sessions[session_id] = tasks
+        tasks.start(root)
+        if executor is not None:
+            tasks.handler = executor
+            tasks.apply(authority.AttachExecutor())
+        session: Session = tasks.session
+        return session
+
+    def _forget_ended(self, tasks: SessionTasks) -> None:
+        state = tasks.state
+        session_id = state.session.session_id
+        self._floors[session_id] = state.counters
+        if state.session.ended is not Ending.STOP and self._sessions.get(session_id) is tasks:
+            del self._sessions[session_id]
+
+    def __getitem__(self, session_id: SessionId) -> Session:
+        try:
+            session: Session = self._sessions[session_id].session
+        except KeyError:
+            raise SessionNotRegistered(session_id) from None
+        return session
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Return the registered sessions, stopped ones included."""
+        return tuple(tasks.session for tasks in self._sessions.values())
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self.sessions())
+
+    def __contains__(self, session_id: object) -> bool:
+        return session_id in self._sessions
+
+    async def stop_drains(self) -> Mapping[SessionId, DrainExit | None]:
+        """Stop every session's drain: all are told first, then all are joined (SPEC 4).
+
+        Called from inside a session, that session's drain is told and not joined.
+
+        **Cancellation:** every drain is told to stop in any case; only the waiting ends.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        told = [
+            (tasks, tasks.session.begin_stop_drain())
+            for tasks in tuple(self._sessions.values())
+            if tasks.state.session.ended is None
+        ]
+        exits: dict[SessionId, DrainExit | None] = {}
+        for tasks, generation in told:
+            session: Session = tasks.session
+            exits[session.id] = None if generation is None else await session.join_drain(generation)
+        await trio.lowlevel.checkpoint()
+        return exits
+
+    # --- watching -----------------------------------------------------------------------------------
+
+    def subscribe(self, buffer: int = 1024) -> AbstractAsyncContextManager[StepStream]:
+        """Watch every step of every session, while the block lasts.
+
+        Args:
+            buffer: steps a slow reader may fall behind before it misses some; 1 or more.
+
+        Raises:
+            ValueError: ``buffer`` is less than 1.
+        """
+        if not isinstance(buffer, int) or buffer < 1:
+            raise ValueError(f"buffer: 1 or more is needed, not {buffer!r}")
+        return self._subscribed(buffer)
+
+    @asynccontextmanager
+    async def _subscribed(self, buffer: int) -> AsyncGenerator[StepStream, None]:
+        stream = StepStream(buffer)
+        if self._closed:
+            stream.close()
+        self._subscriptions.append(stream)
+        try:
+            yield stream
+        finally:
+            self._subscriptions.remove(stream)
+            stream.close()
+
+    def statistics(self) -> MachineStatistics:
+        """Return a snapshot of the counters of all registered sessions."""
+        all_tasks = self._sessions.values()
+        dropped: dict[DropReason, int] = {}
+        for tasks in all_tasks:
+            for reason, count in (tasks.counts.dropped or {}).items():
+                dropped[reason] = dropped.get(reason, 0) + count
+        return MachineStatistics(
+            sessions=len(self._sessions),
+            live_drains=sum(tasks.state.drain.live for tasks in all_tasks),
+            queued=sum(len(tasks.queue) for tasks in all_tasks),
+            handled=sum(tasks.counts.handled for tasks in all_tasks),
+            abandoned=sum(tasks.counts.abandoned for tasks in all_tasks),
+            dropped=dropped,
+        )
+
+    def __repr__(self) -> str:
+        return f"<MeerkatMachine {'closed' if self._closed else 'open'}, {len(self._sessions)} sessions>"
+
+    # --- the tree -----------------------------------------------------------------------------------
+
+    async def run_tree(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be the task under which all sessions live, until `begin_close`. For `open_machine`.
+
+        **Cancellation:** shielded; ended by `begin_close` alone.
+        """
+        try:
+            with self._root_scope:
+                async with trio.open_nursery() as self._root:
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self._closed = True
+            for stream in self._subscriptions:
+                stream.close()
+
+    def begin_close(self) -> None:
+        """Tell every session to end, then cancel all of them at once. For `open_machine`."""
+        self._closed = True
+        for tasks in tuple(self._sessions.values()):
+            tasks.shut_down()
+        self._root_scope.cancel()
+
+
+@asynccontextmanager
+async def open_machine(  # noqa: PLR0913 - each is a named policy of a machine
+    *,
+    respawn: RespawnPolicy | None = None,
+    grace: float = 5.0,
+    strict: bool = False,
+    limiter: trio.CapacityLimiter | None = None,
+    new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    random: Random = _random.random,
+) -> AsyncGenerator[MeerkatMachine, None]:
+    """Open a machine for the length of an ``async with`` block (SPEC 4).
+
+    Leaving the block, normally or not, ends every session: all are told at once, the handlers that are running get the
+    grace time, drains get none, everything is joined. A single exception of the body leaves as it is, in no group.
+
+    Args:
+        respawn: when failed drains are started again.
+        grace: seconds that running handlers get when their session ends; 0 or more.
+        strict: raise a fault inside a session instead of stopping that session alone.
+        limiter: bounds the handlers that run at once, over all sessions.
+        new_id: makes the ids that are minted here.
+        random: numbers in [0, 1) for the jitter of waits.
+
+    Raises:
+        ValueError: ``grace`` is negative.
+
+    **Cancellation:** a cancellation around the block reaches its body; the sessions are then ended as above. Nothing is
+    left behind: no task, no open claim.
+    """
+    if not grace >= 0:
+        raise ValueError(f"grace: seconds, 0 or more, are needed, not {grace!r}")
+    machine = MeerkatMachine(
+        respawn=respawn or RespawnPolicy(),
+        grace=grace,
+        strict=strict,
+        limiter=limiter,
+        new_id=new_id,
+        random=random,
+    )
+    failure: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(machine.run_tree)
+            try:
+                yield machine
+            except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery that would wrap it
+                failure = error
+            finally:
+                machine.begin_close()
+    except BaseExceptionGroup as group:
+        if failure is None or isinstance(failure, trio.Cancelled):
+            raise _bare(group) from None
+        raise BaseExceptionGroup("the body and a session failed", [failure, group]) from None
+    if failure is not None:
+        raise failure
+
+
+def _bare(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,553 @@
+"""A session: what an application holds and calls. The tasks behind it are in `_tasks`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
+
+import trio
+
+from . import authority
+from ._exceptions import DrainNotStarted, SessionEnded
+from ._executor import Run
+from ._messages import LOCAL_PEER_ID, Envelope
+from ._reports import DrainSnapshot, IngressResult, IngressUpdate, SessionStatistics
+from .abc import CommsRuntime
+from .authority import (
+    AdmissionTrust,
+    AttachMobIngress,
+    AttachSessionIngress,
+    CommsDrainMode,
+    Detacher,
+    DrainStopping,
+    DropReason,
+    EnvelopeKind,
+    PeerId,
+    Unattached,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ._reports import Abandoned, SessionEnd
+    from ._tasks import SessionTasks
+    from .authority import (
+        DrainExit,
+        Input,
+        MobId,
+        PeerIngressOwner,
+        SessionId,
+        SessionPhase,
+        SupervisorBinding,
+    )
+
+__all__ = ["Handler", "Session", "SessionRun", "require_callable", "require_text"]
+
+T = TypeVar("T")
+
+
+@final
+class Session:
+    """One agent session. Made by `MeerkatMachine.register`.
+
+    Calls that change something commit at once, without a checkpoint: a cancelled caller leaves either the whole
+    change or none of it. Calls that stop something join it, but when they are made from inside the session (its
+    handler, or a task that the handler started) they return without joining: nothing waits for itself.
+    """
+
+    __slots__ = ("_new_id", "_tasks")
+
+    def __init__(self, tasks: SessionTasks, new_id: Callable[[], str]) -> None:
+        self._tasks = tasks
+        self._new_id = new_id
+
+    # --- reads --------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> SessionId:
+        """The session's id."""
+        return self._tasks.state.session.session_id
+
+    @property
+    def phase(self) -> SessionPhase:
+        """Where the session stands."""
+        return self._tasks.state.session.phase
+
+    @property
+    def ingress_owner(self) -> PeerIngressOwner:
+        """Who owns the peer ingress."""
+        return self._tasks.state.ingress
+
+    @property
+    def supervisor(self) -> SupervisorBinding:
+        """The supervisor in force."""
+        return self._tasks.state.supervisor.binding
+
+    @property
+    def drain(self) -> DrainSnapshot:
+        """The drain, as it is now."""
+        region = self._tasks.state.drain
+        return DrainSnapshot(
+            phase=region.phase,
+            mode=region.mode,
+            generation=region.generation,
+            last_exit=region.last_exit,
+        )
+
+    @property
+    def peers(self) -> tuple[authority.PeerEndpoint, ...]:
+        """The peers the session trusts, supervisors included."""
+        return tuple(self._tasks.state.effective_peers.values())
+
+    @property
+    def abandoned(self) -> tuple[Abandoned, ...]:
+        """Messages that were admitted and will not be handled, oldest first; bounded by ``abandoned_limit``."""
+        return tuple(self._tasks.abandoned or ())
+
+    @property
+    def end(self) -> SessionEnd | None:
+        """How the session ended, once it has."""
+        return self._tasks.end
+
+    def statistics(self) -> SessionStatistics:
+        """Return a snapshot of the session's counters."""
+        tasks = self._tasks
+        counts = tasks.counts
+        return SessionStatistics(
+            phase=tasks.state.session.phase,
+            queued=len(tasks.queue),
+            admitted=counts.admitted,
+            handled=counts.handled,
+            retried=counts.retried,
+            returned=counts.returned,
+            abandoned=counts.abandoned,
+            abandoned_forgotten=counts.abandoned_forgotten,
+            dropped=dict(counts.dropped or {}),
+            rebinds=counts.rebinds,
+            respawns=counts.respawns,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id!r} {self.phase.value}>"
+
+    # --- executor -----------------------------------------------------------------------------------
+
+    async def attach_executor(self, handler: Handler) -> None:
+        """Call ``handler`` with every message from now on, one at a time (SPEC 6).
+
+        Raises:
+            SessionEnded: the session is ending or has ended.
+            TransitionRejected: there is an executor already.
+
+        **Cancellation:** cancelled, there is no executor; returned, it stands. It runs in the session's task, in the
+        context of `MeerkatMachine.register`, not in the caller's.
+        """
+        require_callable(handler)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_living()
+        steps = self._tasks.authority.rehearse(authority.AttachExecutor())
+        self._tasks.handler = handler
+        self._tasks.commit(steps)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def detach_executor(self) -> None:
+        """Stop calling the handler, and wait until it is out; what is queued stays queued (SPEC 3).
+
+        A handler that is running gets the grace time, is then cancelled, and its message returns to the head with the
+        same attempt number.
+
+        Raises:
+            SessionEnded: the session has ended.
+
+        **Cancellation:** the executor is told to stop in any case; only the waiting ends. Any number of tasks may call.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_not_ended()
+        tasks = self._tasks
+        tasks.apply(authority.DetachExecutor())
+        await self._join(lambda: True if not tasks.state.session.executor_attached else None)
+
+    async def set_silent_intents(self, intents: Iterable[str]) -> None:
+        """Replace the intents whose requests are admitted as SILENT_REQUEST.
+
+        Raises:
+            SessionEnded: the session has ended.
+
+        **Cancellation:** cancelled, nothing has changed.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_not_ended()
+        self._tasks.apply(authority.SetSilentIntents(frozenset(intents)))
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    # --- ingress ------------------------------------------------------------------------------------
+
+    async def attach_ingress(
+        self,
+        comms: CommsRuntime,
+        *,
+        mode: CommsDrainMode = CommsDrainMode.PERSISTENT_HOST,
+        idle_timeout: float = 300.0,
+    ) -> IngressUpdate:
+        """Serve ``comms`` in the session's own name: start a drain, or move the live one over (SPEC 4).
+
+        Another instance of the same logical id replaces the one that is bound: everything that one had accepted is
+        handled first, and at no moment do two drains or no drain serve. A drain that is being stopped is waited for.
+
+        Args:
+            comms: the transport; the caller keeps it and closes it.
+            mode: how long the drain lives without messages.
+            idle_timeout: seconds, above 0; for the modes that have a time-out.
+
+        Raises:
+            SessionEnded: the session is ending or has ended.
+            TransitionRejected: somebody else owns the ingress, or the live drain has another mode or time-out.
+            DrainNotStarted: the drain ended before it served.
+            trio.ClosedResourceError: ``comms`` is closed, or the machine closed meanwhile.
+            TypeError, ValueError: an argument is of no use; or ``comms`` cannot take over from the instance that is
+                bound, which then stays bound.
+
+        **Cancellation:** before the change nothing has happened; while this waits for the drain to serve, the change
+        stands. Any number of tasks may attach and stop at once: each change is made whole, one after the other.
+        """
+        _require_ingress(comms, mode, idle_timeout)
+        return await self._attach(comms, AttachSessionIngress(comms.runtime_id, mode, idle_timeout))
+
+    async def attach_mob_ingress(  # noqa: PLR0913 - the mob's identity on top of `attach_ingress`
+        self,
+        comms: CommsRuntime,
+        mob_id: MobId,
+        *,
+        mob_peer_id: PeerId | None = None,
+        mode: CommsDrainMode = CommsDrainMode.PERSISTENT_HOST,
+        idle_timeout: float = 300.0,
+    ) -> IngressUpdate:
+        """Serve ``comms`` in the name of a mob, which may take the ingress over from the session's side (SPEC 4).
+
+        The mob keeps it until `detach_mob_ingress`; the session's side cannot take it back. ``mob_peer_id`` is the
+        peer that may dismiss the session in the mob's name. Otherwise as `attach_ingress`.
+
+        Raises:
+            SessionEnded, DrainNotStarted, trio.ClosedResourceError, TypeError, ValueError: as `attach_ingress`.
+            TransitionRejected: another mob owns the ingress, or this one with another logical id; or the live drain has
+                another mode or time-out.
+
+        **Cancellation:** as `attach_ingress`.
+        """
+        _require_ingress(comms, mode, idle_timeout)
+        require_text("mob_id", mob_id)
+        request = AttachMobIngress(
+            comms_runtime_id=comms.runtime_id,
+            mob_id=mob_id,
+            mob_peer_id=None if mob_peer_id is None else PeerId(mob_peer_id),
+            mode=mode,
+            idle_timeout=idle_timeout,
+        )
+        return await self._attach(comms, request)
+
+    async def _attach(self, comms: CommsRuntime, request: AttachSessionIngress | AttachMobIngress) -> IngressUpdate:
+        tasks = self._tasks
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while True:
+            self._require_living(waiting=waited)
+            tasks.authority.rehearse(request)
+            drain = tasks.state.drain
+            if not drain.live or drain.stopping is None:
+                break
+            waited = True
+            leaving = drain.generation
+            await self._wait_left(leaving)
+        result, steps = self._plan_attach(comms, request)
+        previous = tasks.bound_comms
+        if result is not IngressResult.UNCHANGED and previous is not None and previous is not comms:
+            # May refuse, and then nothing has changed: neither there nor here.
+            comms.take_over(previous)
+        tasks.bound_comms = comms
+        owner_changed = steps[-1].after.ingress != steps[0].before.ingress
+        tasks.commit(steps)
+        generation = tasks.state.drain.generation
+        await self._wait_started(generation)
+        return IngressUpdate(result=result, owner_changed=owner_changed, generation=generation)
+
+    async def _wait_left(self, generation: int) -> None:
+        tasks = self._tasks
+
+        def outcome() -> bool | None:
+            region = tasks.state.drain
+            return True if region.generation > generation or not region.live else None
+
+        await tasks.waiters.wait(outcome)
+
+    def _plan_attach(
+        self, comms: CommsRuntime, request: AttachSessionIngress | AttachMobIngress
+    ) -> tuple[IngressResult, tuple[authority.Step, ...]]:
+        tasks = self._tasks
+        inputs: tuple[Input, ...]
+        if not tasks.state.drain.live:
+            result = IngressResult.SPAWNED
+            inputs = (request, authority.SpawnDrain(request.mode, request.idle_timeout))
+        elif comms is tasks.bound_comms:
+            result, inputs = IngressResult.UNCHANGED, (request,)
+        else:
+            result, inputs = IngressResult.REBOUND, (request, authority.RebindDrain())
+        return result, tasks.authority.rehearse(*inputs)
+
+    async def _wait_started(self, generation: int) -> None:
+        tasks = self._tasks
+
+        def outcome() -> tuple[DrainExit | None] | None:
+            region = tasks.state.drain
+            if region.phase is authority.CommsDrainPhase.RUNNING and region.generation >= generation:
+                return (None,)
+            return None if region.live else (region.last_exit,)
+
+        (ended,) = await tasks.waiters.wait(outcome)
+        if ended is not None:
+            if tasks.shutting_down:
+                raise trio.ClosedResourceError("the machine closed before the drain served")
+            raise DrainNotStarted(ended)
+
+    async def detach_ingress(self) -> DrainExit | None:
+        """Give up the ingress that the session's side owns: stop the drain, join it, own nothing (SPEC 4).
+
+        Returns how the drain ended, None if there was none.
+
+        Raises:
+            SessionEnded: the session has ended.
+            TransitionRejected: a mob owns it.
+
+        **Cancellation:** drain and owner are told in one step, and both stand; only the waiting ends.
+        """
+        return await self._detach(Detacher())
+
+    async def detach_mob_ingress(self, mob_id: MobId) -> DrainExit | None:
+        """Give up the ingress that the mob owns; otherwise as `detach_ingress`.
+
+        Raises:
+            SessionEnded: the session has ended.
+            TransitionRejected: the session's side or another mob owns it.
+
+        **Cancellation:** as `detach_ingress`.
+        """
+        require_text("mob_id", mob_id)
+        return await self._detach(Detacher(mob_id))
+
+    async def _detach(self, by: Detacher) -> DrainExit | None:
+        tasks = self._tasks
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_not_ended()
+        steps = tasks.authority.rehearse(authority.StopDrain(DrainStopping.DETACH), authority.DetachIngress(by))
+        stopped = _stopped_generation(tasks)
+        tasks.commit(steps)
+        if isinstance(tasks.state.ingress, Unattached):
+            # The next owner starts afresh: what this transport still holds is its own.
+            tasks.bound_comms = None
+        return await self.join_drain(stopped)
+
+    async def stop_drain(self) -> DrainExit | None:
+        """Stop the drain, or the wait for its respawn, and join it; the owner stays (SPEC 4).
+
+        Returns how it ended, None if there was nothing to stop. What the transport holds stays there, in order.
+
+        Raises:
+            SessionEnded: the session has ended.
+
+        **Cancellation:** the drain is told to stop in any case; only the waiting ends. Any number of tasks may call.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_not_ended()
+        return await self.join_drain(self.begin_stop_drain())
+
+    def begin_stop_drain(self) -> int | None:
+        """Tell the drain to stop and return which one that was. For `MeerkatMachine.stop_drains`."""
+        stopped = _stopped_generation(self._tasks)
+        self._tasks.apply(authority.StopDrain(DrainStopping.ABORT))
+        return stopped
+
+    async def join_drain(self, generation: int | None) -> DrainExit | None:
+        """Wait for the exit of a drain that was told to stop. For `MeerkatMachine.stop_drains`.
+
+        **Cancellation:** nothing is lost; only the waiting ends.
+        """
+        tasks = self._tasks
+        if generation is None:
+            await trio.lowlevel.checkpoint()
+            return None
+
+        def outcome() -> DrainExit | None:
+            last_exit = tasks.state.drain.last_exit
+            if last_exit is None or last_exit.generation < generation:
+                return None
+            return None if tasks.is_respawning and not tasks.state.drain.live else last_exit
+
+        return await self._join(outcome)
+
+    async def wait_drain_exited(self) -> DrainExit | None:
+        """Wait until no drain is live; a rebind is no exit. Returns how the last one ended, None if there was none.
+
+        **Cancellation:** nothing is lost; any number of tasks may wait.
+        """
+        tasks = self._tasks
+
+        def outcome() -> tuple[DrainExit | None] | None:
+            region = tasks.state.drain
+            return None if region.live else (region.last_exit,)
+
+        return (await tasks.waiters.wait(outcome))[0]
+
+    # --- messages -----------------------------------------------------------------------------------
+
+    async def deliver(self, body: Any, *, sender: PeerId | None = None) -> None:  # noqa: ANN401 - what the handler gets
+        """Queue a message without a transport, waiting while the work queue is full.
+
+        Args:
+            body: what the handler finds in ``run.message.body``.
+            sender: in whose name; by default this process's own.
+
+        Raises:
+            SessionEnded: the session is ending or has ended.
+            TransitionRejected: the session takes no new work in its phase.
+            trio.WouldBlock: the queue is full and the caller is the session's own handler, which alone can empty it.
+            trio.ClosedResourceError: the machine closed while this waited.
+
+        **Cancellation:** cancelled, the message was not queued; returned, it was. Any number of tasks may deliver.
+        """
+        envelope = Envelope(
+            id=self._new_id(),
+            sender=sender or LOCAL_PEER_ID,
+            recipient=LOCAL_PEER_ID,
+            body=body,
+        )
+        tasks = self._tasks
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not tasks.has_room():
+            self._require_living()
+            if tasks.is_called_from_inside():
+                raise trio.WouldBlock
+            await tasks.waiters.wait(
+                lambda: True if tasks.has_room() or tasks.state.session.ending is not None else None
+            )
+            self._require_living(waiting=True)
+        self._require_living()
+        verdict = tasks.offer(envelope, AdmissionTrust.LOCAL)
+        if isinstance(verdict, DropReason):
+            refused = authority.Admit(EnvelopeKind.MESSAGE, envelope.sender, AdmissionTrust.LOCAL)
+            raise authority.TransitionRejected(self.phase, refused, "phase")
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    # --- ends ---------------------------------------------------------------------------------------
+
+    async def retire(self) -> None:
+        """Take no new work, let the executor finish what is queued, and join it; the drain stays for control messages.
+
+        Raises:
+            SessionEnded: the session is ending or has ended, or ended before the queue was empty.
+            trio.ClosedResourceError: the machine closed before the queue was empty.
+
+        **Cancellation:** the session is retired in any case; only the waiting ends.
+        """
+        tasks = self._tasks
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._require_living()
+        tasks.apply(authority.Retire())
+        joined = await self._join(lambda: True if not tasks.state.session.executor_attached else None)
+        if joined:
+            self._require_living(waiting=True)
+
+    async def stop(self, reason: str = "") -> SessionEnd | None:
+        """End the session and join its drain and executor; `MeerkatMachine.register` can revive it (SPEC 4).
+
+        A handler that is running gets the grace time. Returns how it ended; None when called from inside.
+
+        Raises:
+            SessionEnded: the session has ended.
+
+        **Cancellation:** the session is told to end in any case; only the waiting ends.
+        """
+        return await self._end(authority.Stop(reason))
+
+    async def unregister(self) -> SessionEnd | None:
+        """End the session, join it, and let the machine forget it; the id may be registered anew (SPEC 4).
+
+        Raises:
+            SessionEnded: the session has ended, unless it was stopped.
+
+        **Cancellation:** as `stop`.
+        """
+        return await self._end(authority.Unregister())
+
+    async def destroy(self) -> SessionEnd | None:
+        """End the session for good, join it, and let the machine forget it (SPEC 4).
+
+        Raises:
+            SessionEnded: the session has ended, unless it was stopped.
+
+        **Cancellation:** as `stop`.
+        """
+        return await self._end(authority.Destroy())
+
+    async def _end(self, input_: authority.Stop | authority.Unregister | authority.Destroy) -> SessionEnd | None:
+        tasks = self._tasks
+        await trio.lowlevel.checkpoint_if_cancelled()
+        session = tasks.state.session
+        if session.ended is not None and (
+            session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
+        ):
+            raise SessionEnded(self.id)
+        tasks.apply(input_)
+        return await self._join(lambda: tasks.end if tasks.is_over else None)
+
+    # --- what the calls share -----------------------------------------------------------------------
+
+    async def _join(self, outcome: Callable[[], T | None]) -> T | None:
+        tasks = self._tasks
+        if tasks.is_called_from_inside():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return None
+        return await tasks.waiters.wait(outcome)
+
+    def _require_living(self, *, waiting: bool = False) -> None:
+        if self._tasks.state.session.ending is not None:
+            if waiting and self._tasks.shutting_down:
+                raise trio.ClosedResourceError("the machine closed meanwhile")
+            raise SessionEnded(self.id)
+
+    def _require_not_ended(self) -> None:
+        if self._tasks.state.session.ended is not None:
+            raise SessionEnded(self.id)
+
+
+SessionRun: TypeAlias = "Run[Session]"
+"""What a handler is called with: `Run` with its session."""
+
+Handler: TypeAlias = "Callable[[Run[Session]], Awaitable[None]]"
+"""An application's handler: an async function that takes a `SessionRun`."""
+
+
+def _stopped_generation(tasks: SessionTasks) -> int | None:
+    """Return the drain that a stop would stop: the live one, or the one that waits for its respawn."""
+    region = tasks.state.drain
+    if region.live or region.phase is authority.CommsDrainPhase.EXITED_RESPAWNABLE:
+        return region.generation
+    return None
+
+
+def _require_ingress(comms: object, mode: object, idle_timeout: object) -> None:
+    if not isinstance(comms, CommsRuntime):
+        raise TypeError(f"comms: a CommsRuntime is needed, not {comms!r}")
+    if not isinstance(mode, CommsDrainMode):
+        raise TypeError(f"mode: a CommsDrainMode is needed, not {mode!r}")
+    if not isinstance(idle_timeout, int | float) or math.isnan(idle_timeout) or idle_timeout <= 0:
+        raise ValueError(f"idle_timeout: seconds above 0 are needed, not {idle_timeout!r}")
+
+
+def require_text(field: str, value: object) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{field}: must be a text that is not blank, not {value!r}")
+
+
+def require_callable(handler: object) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler: an async function is needed, not {handler!r}")

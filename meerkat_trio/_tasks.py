@@ -1,0 +1,616 @@
+"""The tasks of one session: its nursery, its authority, and the realising of effects.
+
+The driving contract:
+
+1. One task tree owns a session. An input is applied, then all its effects are realised, then the next input.
+2. Applying is synchronous. Observations are applied in a ``finally``, without awaiting.
+3. No rule of the authority is repeated here. A condition on a phase would mean that the table lacks a row.
+4. Every effect has its case in `SessionTasks._realise`, and there is no default case.
+5. What is shielded is bounded by the grace time.
+6. The cancel scope is kept, never the task. Stopping means cancel and join.
+
+The session's own task is its executor: it parks when there is nothing to handle. The drain is its child.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, final
+
+import trio
+from attrs import field, frozen
+
+from . import authority
+from ._drain import Verdict, drain
+from ._executor import Executor, Run, WorkQueue
+from ._reports import Abandoned, AbandonCause, SessionEnd
+from ._waiters import Waiters
+from .authority import (
+    AdmissionClass,
+    AdmissionTrust,
+    CommsDrainMode,
+    DrainEnding,
+    DropReason,
+    Ending,
+    EnvelopeKind,
+    RunOutcome,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._executor import Handler
+    from ._messages import Envelope
+    from ._policy import Backoff, Random, RespawnPolicy
+    from ._subscription import StepStream
+    from .abc import CommsRuntime
+    from .authority import Authority, Effect, Input, RunId, Step
+
+__all__ = ["Binding", "SessionSettings", "SessionTasks"]
+
+_logger: Final = logging.getLogger("meerkat_trio.session")
+
+_HANDLED_BY_EXECUTOR: Final = frozenset(
+    {
+        AdmissionClass.ACTIONABLE_MESSAGE,
+        AdmissionClass.ACTIONABLE_REQUEST,
+        AdmissionClass.SILENT_REQUEST,
+    }
+)
+
+
+@frozen(kw_only=True)
+class SessionSettings:
+    """What a session is run with."""
+
+    work_queue: int
+    """Messages admitted and not handled, at the most."""
+    max_attempts: int
+    """Attempts per message."""
+    abandoned_limit: int
+    """Abandoned messages kept, at the most."""
+    retry_backoff: Backoff
+    """The wait between the attempts for one message."""
+    respawn: RespawnPolicy
+    """When a failed drain is started again."""
+    grace: float
+    """Seconds a running handler gets when the session ends."""
+    limiter: trio.CapacityLimiter | None
+    """Bounds the handlers that run at once, machine-wide."""
+    random: Random
+    """Where jitter comes from."""
+    strict: bool
+    """Whether a fault is raised instead of stopping the session."""
+
+
+@frozen(eq=False)
+class Binding:
+    """What one generation of the drain serves, and the scope that ends it."""
+
+    generation: int
+    """Which drain."""
+    comms: CommsRuntime
+    """What it serves."""
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    """Cancelling it ends this generation."""
+
+
+@final
+class Counts:
+    """Counters of a session, for its statistics."""
+
+    __slots__ = (
+        "abandoned",
+        "abandoned_forgotten",
+        "admitted",
+        "dropped",
+        "handled",
+        "rebinds",
+        "respawns",
+        "retried",
+        "returned",
+        "runs",
+    )
+
+    def __init__(self) -> None:
+        self.admitted = self.handled = self.retried = self.returned = self.abandoned = 0
+        self.abandoned_forgotten = self.rebinds = self.respawns = self.runs = 0
+        self.dropped: dict[DropReason, int] | None = None
+
+
+@final
+class SessionTasks:
+    """The shell of one session; `Session` is its public face."""
+
+    __slots__ = (
+        "_parked",
+        "_pending",
+        "_respawn_scope",
+        "_restarts",
+        "_task",
+        "abandoned",
+        "authority",
+        "binding",
+        "bound_comms",
+        "counts",
+        "end",
+        "error",
+        "executor",
+        "handler",
+        "is_over",
+        "nursery",
+        "on_over",
+        "queue",
+        "room_scope",
+        "session",
+        "settings",
+        "shutting_down",
+        "subscriptions",
+        "waiters",
+    )
+
+    def __init__(
+        self,
+        state: authority.SessionState,
+        settings: SessionSettings,
+        *,
+        subscriptions: list[StepStream],
+        on_over: Callable[[SessionTasks], None],
+    ) -> None:
+        self.authority: Authority = authority.Authority(state)
+        self.settings = settings
+        self.session: Any = None
+        self.queue = WorkQueue(settings.work_queue)
+        self.counts = Counts()
+        self.waiters = Waiters()
+        self.abandoned: deque[Abandoned] | None = None
+        self.subscriptions = subscriptions
+        self.on_over = on_over
+        self.handler: Handler[Any] | None = None
+        self.executor: Executor | None = None
+        self.binding: Binding | None = None
+        self.bound_comms: CommsRuntime | None = None
+        self.room_scope: trio.CancelScope | None = None
+        self.end: SessionEnd | None = None
+        self.error: BaseException | None = None
+        self.is_over = True
+        self.nursery: trio.Nursery | None = None
+        self.shutting_down = False
+        self._task: trio.lowlevel.Task | None = None
+        self._parked = False
+        self._pending: list[tuple[Callable[..., Awaitable[None]], tuple[object, ...]]] = []
+        self._respawn_scope: trio.CancelScope | None = None
+        self._restarts: list[float] = []
+
+    @property
+    def state(self) -> authority.SessionState:
+        """The session's current state."""
+        return self.authority.state
+
+    # --- applying and realising ---------------------------------------------------------------------
+
+    def apply(self, input_: Input) -> Step:
+        """Apply one input, realise its effects, tell whoever watches."""
+        try:
+            step = self.authority.apply(input_)
+        except authority.InvariantViolated as error:
+            if self.error is None:
+                self.fault(error)
+            raise
+        self._publish(step)
+        return step
+
+    def commit(self, steps: tuple[Step, ...]) -> None:
+        """Commit rehearsed steps and realise them in order."""
+        self.authority.commit(steps)
+        for step in steps:
+            self._publish(step)
+
+    def _publish(self, step: Step) -> None:
+        for effect in step.effects:
+            self._realise(effect, step)
+        if self.subscriptions:
+            for subscription in self.subscriptions:
+                subscription.offer(step)
+        if self.waiters:
+            self.waiters.ask()
+
+    def _realise(self, effect: Effect, step: Step) -> None:  # noqa: C901, PLR0912 - one case per effect
+        match effect:
+            case authority.Admitted() | authority.Dropped():
+                pass  # the answer to `offer`, which reads it from the step
+            case authority.StartDrain(generation=generation):
+                self._start_drain(generation, step)
+            case authority.SwapDrain(generation=generation):
+                self._swap_drain(generation)
+            case authority.CancelDrain():
+                # While the machine shuts down, its root scope is cancelled once for all drains.
+                if self.binding is not None and not self.shutting_down:
+                    self.binding.scope.cancel()
+            case authority.DrainEnded(exit=drain_exit):
+                self.binding = None
+                _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
+            case authority.ScheduleRespawn(generation=generation):
+                self._respawn_scope = trio.CancelScope()
+                self._start_child(self._respawn, generation, self._respawn_scope)
+            case authority.CancelRespawn():
+                if self._respawn_scope is not None:
+                    self._respawn_scope.cancel()
+            case authority.RespawnExhausted(generation=generation):
+                _logger.warning("session %s: drain %d failed too often", step.session_id, generation)
+            case authority.StartExecutor():
+                self._start_executor()
+            case authority.StopExecutor():
+                self._stop_executor()
+            case authority.FinishExecutor():
+                if self.executor is not None:
+                    self.executor.finish()
+                    self._wake()
+            case authority.MessageAbandoned():
+                pass  # `finish_run` keeps the message with its error, which the authority does not know
+            case authority.SessionRetired():
+                _logger.debug("session %s: retired", step.session_id)
+            case authority.SessionFinished(cause=cause):
+                self._finish(cause)
+            case (
+                authority.TrustEdgesChanged()
+                | authority.LocalEndpointChanged()
+                | authority.PeerProjectionChanged()
+                | authority.CommsTrustReconcileRequested()
+                | authority.RevokeEdges()
+            ):
+                pass  # the state holds what is owed; nothing here stores edges yet
+
+    # --- the session's own task ---------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Be the session's task, until the session has ended.
+
+        **Cancellation:** the session stops: its children are joined, its authority is told, nothing is left.
+        """
+        self._task = trio.lowlevel.current_task()
+        try:
+            async with trio.open_nursery() as nursery:
+                self.nursery = nursery
+                for child, args in self._pending:
+                    nursery.start_soon(child, *args)
+                self._pending.clear()
+                await self._serve_executors()
+        except Exception as error:
+            if self.settings.strict:
+                self.error = error
+                raise
+            self.fault(error)
+        finally:
+            self._conclude()
+
+    async def _serve_executors(self) -> None:
+        while self.end is None:
+            executor = self.executor
+            if executor is None:
+                self._parked = True
+                await trio.lowlevel.wait_task_rescheduled(self._unpark)
+                continue
+            try:
+                await executor.serve()
+            finally:
+                self.executor = None
+                self.apply(authority.ExecutorStopped())
+
+    def _unpark(self, _: object) -> trio.lowlevel.Abort:
+        self._parked = False
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake(self) -> None:
+        if self._parked and self._task is not None:
+            self._parked = False
+            trio.lowlevel.reschedule(self._task)
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the session's task in the machine's nursery."""
+        self.is_over = False
+        self.end = None
+        self.error = None
+        nursery.start_soon(self.run, name=f"session {self.state.session.session_id}")
+
+    def resettle(self, settings: SessionSettings) -> None:
+        """Take the settings with which a stopped session is revived."""
+        self.settings = settings
+        self.queue.bound = settings.work_queue
+        if self.abandoned is not None:
+            self.abandoned = deque(self.abandoned, settings.abandoned_limit)
+
+    def shut_down(self) -> None:
+        """Tell the session to end because the machine closes, which then cancels all sessions at once."""
+        self.shutting_down = True
+        if self.state.session.ended is None:
+            with suppress(authority.InvariantViolated):
+                self.apply(authority.Stop(reason="the machine closes"))
+
+    def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+        if self.nursery is None:
+            self._pending.append((child, args))
+        else:
+            self.nursery.start_soon(child, *args)
+
+    def fault(self, error: BaseException) -> None:
+        """Stop the session because of a fault inside it; the others go on."""
+        _logger.error("session %s: fault", self.state.session.session_id, exc_info=error)
+        self.error = self.error or error
+        try:
+            self.apply(authority.Stop(reason=f"fault: {error!r}"))
+        except authority.InvariantViolated:
+            if self.nursery is not None:
+                self.nursery.cancel_scope.cancel()
+
+    def _conclude(self) -> None:
+        """Bring the authority to where the tasks are: nothing runs any more."""
+        self.nursery = None
+        self._task = None
+        self.is_over = True
+        try:
+            self.apply(authority.Stop(reason="the session's task has ended"))
+        except authority.InvariantViolated:
+            _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
+            self._finish(Ending.STOP)
+        self.on_over(self)
+        self.waiters.ask()
+        self.waiters.fail(lambda: trio.ClosedResourceError("the session ended meanwhile"))
+
+    def _finish(self, cause: Ending) -> None:
+        failed_attempts = self.queue.attempt - 1
+        unfinished = self.queue.drain_all()
+        for message, _ in unfinished:
+            self._abandon(
+                Abandoned(
+                    message=message,
+                    cause=AbandonCause.SESSION_ENDED,
+                    attempts=failed_attempts,
+                )
+            )
+            failed_attempts = 0
+        session_id = self.state.session.session_id
+        self.end = SessionEnd(
+            session_id=session_id,
+            cause=cause,
+            error=self.error,
+            unfinished=tuple(message for message, _ in unfinished),
+        )
+        self.bound_comms = None
+        self._wake()
+        _logger.debug("session %s: ended by %s", session_id, cause.value)
+        if self.is_over:
+            self.on_over(self)
+
+    def is_called_from_inside(self) -> bool:
+        """Say whether the calling task belongs to this session, so that joining it would be joining itself."""
+        task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+        while task is not None:
+            if task is self._task:
+                return True
+            nursery = task.parent_nursery
+            task = nursery.parent_task if nursery is not None else None
+        return False
+
+    # --- the drain ----------------------------------------------------------------------------------
+
+    def _start_drain(self, generation: int, step: Step) -> None:
+        if self.bound_comms is None:
+            raise RuntimeError("a drain was started without a comms runtime")
+        if isinstance(step.input, authority.RespawnDue):
+            self.counts.respawns += 1
+        self.binding = Binding(generation, self.bound_comms)
+        self._start_child(self._drain_child)
+
+    def _swap_drain(self, generation: int) -> None:
+        old = self.binding
+        if old is None or self.bound_comms is None:
+            raise RuntimeError("a drain was rebound that is not there")
+        self.counts.rebinds += 1
+        self.binding = Binding(generation, self.bound_comms)
+        old.scope.cancel()
+        _logger.debug(
+            "session %s: drain %d replaces %d",
+            self.state.session.session_id,
+            generation,
+            old.generation,
+        )
+
+    async def _drain_child(self) -> None:
+        """Be the drain: one task per spawn; a rebind replaces its scope and keeps the task."""
+        ending = DrainEnding.CANCELLED
+        error: BaseException | None = None
+        try:
+            while (binding := self.binding) is not None:
+                ending, error = DrainEnding.CANCELLED, None
+                try:
+                    with binding.scope:
+                        ending = await self._serve_binding(binding)
+                except authority.InvariantViolated:
+                    raise
+                except trio.ClosedResourceError as closed:
+                    # Taken over, and told so before the scope's cancellation could arrive: a rebind, not a failure.
+                    if self.binding is binding:
+                        ending, error = DrainEnding.EXCEPTION, closed
+                except Exception as failure:
+                    _logger.exception(
+                        "session %s: drain %d failed",
+                        self.state.session.session_id,
+                        binding.generation,
+                    )
+                    ending, error = DrainEnding.EXCEPTION, failure
+                except BaseExceptionGroup as failures:
+                    # Cancelled from above while the transport's own nursery failed: keep what failed, let the rest go on.
+                    cancelled, error = failures.split(trio.Cancelled)
+                    raise cancelled or failures from None
+                if self.binding is binding:
+                    break
+                if error is not None:
+                    # It failed in the moment in which it was replaced; whoever watches gets to know.
+                    self.apply(authority.DrainExited(binding.generation, authority.DrainExitReason.FAILED, error))
+        finally:
+            region = self.state.drain
+            reason = authority.exit_reason(ending, region.stopping)
+            self.apply(authority.DrainExited(region.generation, reason, error))
+
+    async def _serve_binding(self, binding: Binding) -> DrainEnding:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self.apply(authority.DrainStarted(binding.generation))
+        region = self.state.drain
+        persistent = region.mode is CommsDrainMode.PERSISTENT_HOST
+        return await drain(
+            binding.comms,
+            self,
+            is_current=lambda: self.binding is binding,
+            idle_timeout=math.inf if persistent else region.idle_timeout,
+        )
+
+    async def _respawn(self, generation: int, scope: trio.CancelScope) -> None:
+        policy, now = self.settings.respawn, trio.current_time()
+        self._restarts = [then for then in self._restarts if then > now - policy.within]
+        try:
+            if len(self._restarts) >= policy.max_restarts:
+                self.apply(authority.RespawnGivenUp(generation))
+                return
+            self._restarts.append(now)
+            with scope:
+                await trio.sleep(policy.backoff.delay(len(self._restarts), self.settings.random))
+                self.apply(authority.RespawnDue(generation))
+        finally:
+            if self._respawn_scope is scope:
+                self._respawn_scope = None
+            self.waiters.ask()
+
+    @property
+    def is_respawning(self) -> bool:
+        """Whether a task waits to respawn the drain, or is about to end."""
+        return self._respawn_scope is not None
+
+    # --- admission ----------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Say whether the work queue takes another message."""
+        return self.queue.has_room()
+
+    def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
+        """Let the authority decide on an envelope, and take it in if it is admitted."""
+        if trust is None:
+            trust = self._trust_of(envelope)
+        try:
+            step = self.apply(
+                authority.Admit(
+                    envelope.kind,
+                    envelope.sender,
+                    trust,
+                    envelope.intent,
+                    envelope.correlation,
+                    envelope.status,
+                )
+            )
+        except authority.TransitionRejected:
+            return Verdict.REFUSED
+        effect = step.effects[0]
+        if isinstance(effect, authority.Dropped):
+            dropped = self.counts.dropped = self.counts.dropped or {}
+            dropped[effect.reason] = dropped.get(effect.reason, 0) + 1
+            return effect.reason
+        if not isinstance(effect, authority.Admitted):
+            raise TypeError(f"an admission has one answer, not {effect!r}")
+        admission = effect.admission
+        if admission in _HANDLED_BY_EXECUTOR:
+            self.counts.admitted += 1
+            self.queue.append((envelope, admission))
+            if self.executor is not None:
+                self.executor.wake()
+        elif admission is AdmissionClass.DISMISSAL:
+            return Verdict.DISMISSED
+        elif admission is AdmissionClass.BRIDGE_COMMAND:
+            _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
+        return Verdict.ADMITTED
+
+    def _trust_of(self, envelope: Envelope) -> AdmissionTrust:
+        comms = self.bound_comms
+        if comms is not None and comms.is_manually_trusted(envelope.sender):
+            return AdmissionTrust.MANUAL
+        return AdmissionTrust.NONE
+
+    # --- the executor -------------------------------------------------------------------------------
+
+    def _start_executor(self) -> None:
+        if self.handler is None:
+            raise RuntimeError("an executor was started without a handler")
+        settings = self.settings
+        self.executor = Executor(
+            self,
+            self.queue,
+            self.handler,
+            max_attempts=settings.max_attempts,
+            backoff=settings.retry_backoff,
+            random=settings.random,
+            limiter=settings.limiter,
+        )
+        self._wake()
+
+    def _stop_executor(self) -> None:
+        if self.executor is not None:
+            self.executor.stop(trio.current_time() + self.settings.grace, shield=self.shutting_down)
+
+    def make_run(self, message: Envelope, attempt: int, admission: AdmissionClass) -> Run[Any]:
+        """Make what the handler is called with."""
+        return Run(self.session, message, attempt, admission)
+
+    def begin_run(self, message: Envelope) -> RunId:
+        """Record that a run begins."""
+        self.counts.runs += 1
+        run_id = str(self.counts.runs)
+        self.apply(authority.BeginRun(run_id, message.id))
+        return run_id
+
+    def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
+        """Record how a run ended, and take its message off the queue if it is done with."""
+        counts = self.counts
+        if outcome is RunOutcome.CONSUMED:
+            counts.handled += 1
+            self._done_with(self.queue.pop()[0])
+        elif outcome is RunOutcome.ABANDONED:
+            attempts = self.queue.attempt
+            message, _ = self.queue.pop()
+            _logger.warning(
+                "session %s: gave up message %s: %r",
+                self.state.session.session_id,
+                message.id,
+                error,
+            )
+            self._abandon(
+                Abandoned(
+                    message=message,
+                    cause=AbandonCause.ATTEMPTS_EXHAUSTED,
+                    attempts=attempts,
+                    error=error,
+                )
+            )
+            self._done_with(message)
+        elif outcome is RunOutcome.RETRY:
+            counts.retried += 1
+        else:
+            counts.returned += 1
+        self.apply(authority.RunFinished(run_id, outcome))
+
+    def _done_with(self, message: Envelope) -> None:
+        if message.kind is EnvelopeKind.REQUEST and message.correlation is not None:
+            self.apply(authority.ReplySent(message.sender, message.correlation))
+        # Half the queue is free before a shut lane opens again: a wake-up per message would cost more than it gives.
+        if self.room_scope is not None and len(self.queue) <= self.queue.bound // 2:
+            self.room_scope.cancel()
+
+    def _abandon(self, abandoned: Abandoned) -> None:
+        kept = self.abandoned
+        if kept is None:
+            kept = self.abandoned = deque(maxlen=self.settings.abandoned_limit)
+        if len(kept) == kept.maxlen:
+            self.counts.abandoned_forgotten += 1
+        self.counts.abandoned += 1
+        kept.append(abandoned)

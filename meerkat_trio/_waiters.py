@@ -1,0 +1,83 @@
+"""Tasks that wait for a session to reach a state.
+
+Level-triggered: every waiter's question is asked after each step, at the step itself, so no state can come and go
+unseen between a wake-up and the moment in which the woken task runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, final
+
+import trio
+
+__all__ = ["Waiters"]
+
+T = TypeVar("T")
+
+
+@final
+class _Waiter:
+    __slots__ = ("answer", "error", "question", "task")
+
+    def __init__(self, question: Callable[[], object], task: trio.lowlevel.Task) -> None:
+        self.question = question
+        self.task = task
+        self.answer: Any = None
+        self.error: Exception | None = None
+
+
+@final
+class Waiters:
+    """The tasks that wait for one session."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[_Waiter] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    async def wait(self, question: Callable[[], T | None]) -> T:
+        """Wait until ``question`` returns something, and return that.
+
+        **Cancellation:** nothing is lost; any number of tasks may wait.
+        """
+        answer = question()
+        if answer is not None:
+            await trio.lowlevel.checkpoint()
+            return answer
+        waiter = _Waiter(question, trio.lowlevel.current_task())
+        if self._waiting is None:
+            self._waiting = []
+        waiting = self._waiting
+        waiting.append(waiter)
+
+        def forget(_: object) -> trio.lowlevel.Abort:
+            waiting.remove(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(forget)
+        if waiter.error is not None:
+            raise waiter.error
+        result: T = waiter.answer
+        return result
+
+    def ask(self) -> None:
+        """Ask every waiter's question, in the order in which they came, and wake those that have their answer."""
+        for waiter in tuple(self._waiting or ()):
+            waiter.answer = waiter.question()
+            if waiter.answer is not None:
+                self._wake(waiter)
+
+    def fail(self, make_error: Callable[[], Exception]) -> None:
+        """Wake whoever still waits with an error: their answer will never come."""
+        for waiter in tuple(self._waiting or ()):
+            waiter.error = make_error()
+            self._wake(waiter)
+
+    def _wake(self, waiter: _Waiter) -> None:
+        if self._waiting is not None:
+            self._waiting.remove(waiter)
+        trio.lowlevel.reschedule(waiter.task)

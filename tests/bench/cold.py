@@ -1,0 +1,97 @@
+"""Messages to 10,000 cold sessions in random order: each one wakes a drain that was asleep.
+
+The floor is a task and a bare channel per session. One sender, two messages per session, the same shuffled
+order for everybody.
+"""
+
+from __future__ import annotations
+
+import random
+from time import perf_counter
+from typing import TYPE_CHECKING, Final
+
+import trio
+import trio.testing
+
+import meerkat_trio
+from meerkat_trio.comms import MemoryNetwork
+
+from ._measure import Contestant, Goal, Row, Scale, Setting
+from ._ours import BUILT, PATIENCE, count_down, made_comms, register_all, trusted_sender
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["SETTINGS"]
+
+_NAME: Final = "cold"
+_BUFFER: Final = 64
+
+
+def _order(sessions: int) -> list[int]:
+    order = [*range(sessions)] * 2
+    random.Random(sessions).shuffle(order)  # noqa: S311 - an order, no secret
+    return order
+
+
+async def _receive(
+    channel: trio.MemoryReceiveChannel[int], handle: Callable[[object], Awaitable[None]]
+) -> None:
+    async for message in channel:
+        await handle(message)
+
+
+async def _floor(sessions: int) -> float:
+    order = _order(sessions)
+    done = trio.Event()
+    handle = count_down(len(order), done)
+    channels = [trio.open_memory_channel[int](_BUFFER) for _ in range(sessions)]
+    async with trio.open_nursery() as nursery:
+        for _, into in channels:
+            nursery.start_soon(_receive, into, handle)
+        await trio.testing.wait_all_tasks_blocked()
+        start = perf_counter()
+        for number in order:
+            await channels[number][0].send(number)
+        await done.wait()
+        taken = perf_counter() - start
+        nursery.cancel_scope.cancel()
+    return taken / len(order) * 1e6
+
+
+async def _ours(sessions: int) -> float:
+    order = _order(sessions)
+    done = trio.Event()
+    network = MemoryNetwork()
+    comms = made_comms(network, sessions)
+    sender = await trusted_sender(network, "sender", comms)
+    envelopes = [sender.envelope(comms[number].peer_id, number) for number in order]
+    with trio.fail_after(PATIENCE):
+        async with meerkat_trio.open_machine() as machine:
+            await register_all(machine, comms, count_down(len(order), done))
+            await trio.testing.wait_all_tasks_blocked()
+            start = perf_counter()
+            for envelope in envelopes:
+                await sender.send(envelope)
+            await done.wait()
+            taken = perf_counter() - start
+    return taken / len(order) * 1e6
+
+
+def _floor_turn(scale: Scale) -> dict[str, float]:
+    return {_NAME: trio.run(_floor, scale.sessions)}
+
+
+def _ours_turn(scale: Scale) -> dict[str, float]:
+    return {_NAME: trio.run(_ours, scale.sessions)}
+
+
+SETTINGS: Final = (
+    Setting(
+        rows=(
+            Row(name=_NAME, what="message to one of 10,000 cold sessions", unit="us", goal=Goal(limit=0.7)),
+        ),
+        floor=Contestant(label="trio channel and task per session", turn=_floor_turn),
+        ours=Contestant(label="sessions", turn=_ours_turn, built=BUILT),
+    ),
+)

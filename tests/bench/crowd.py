@@ -1,0 +1,51 @@
+"""Whether register + attach costs more per session in a crowd: 100,000 sessions against 1,000.
+
+The floor is ours too, with a hundredth of the sessions: what grows faster than the crowd shows as a ratio
+above one.
+"""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Final
+
+import trio
+
+import meerkat_trio
+from meerkat_trio.comms import MemoryNetwork
+
+from ._measure import Contestant, Goal, Row, Setting
+from ._ours import BUILT, PATIENCE, made_comms, register_all
+
+__all__ = ["SETTINGS"]
+
+_NAME: Final = "register-crowd"
+
+
+async def _register(count: int) -> float:
+    comms = made_comms(MemoryNetwork(), count)
+    with trio.fail_after(PATIENCE):
+        async with meerkat_trio.open_machine() as machine:
+            start = perf_counter()
+            await register_all(machine, comms)
+            return (perf_counter() - start) / count * 1e6
+
+
+SETTINGS: Final = (
+    Setting(
+        rows=(
+            Row(
+                name=_NAME, what="register + attach one of 100,000 sessions", unit="us", goal=Goal(limit=1.6)
+            ),
+        ),
+        floor=Contestant(
+            label="sessions, a hundredth as many",
+            turn=lambda scale: {_NAME: trio.run(_register, max(1, scale.crowd // 100))},
+            built=BUILT,
+        ),
+        ours=Contestant(
+            label="sessions", turn=lambda scale: {_NAME: trio.run(_register, scale.crowd)}, built=BUILT
+        ),
+        deep=True,
+    ),
+)
