@@ -12,7 +12,7 @@ from attrs import define
 from ._ending import finish_ending
 from ._exceptions import InvariantViolated, TransitionRejected
 from ._row import Row
-from ._state import INVARIANTS_BY_CHANGE, SessionState
+from ._state import SessionState, broken_invariant
 from ._transitions import ROWS_BY_INPUT
 
 if TYPE_CHECKING:
@@ -85,25 +85,10 @@ def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field'
         if finished is not None:
             after = finished[0]
             effects += finished[1]
-    for invariant in INVARIANTS_BY_CHANGE[_changed_regions(state, after)]:
-        if not invariant.holds(state, after):
-            raise InvariantViolated(invariant.name, row.name)
+    broken = broken_invariant(state, after)
+    if broken is not None:
+        raise InvariantViolated(broken, row.name)
     return Step(input, state, after, effects, row)
-
-
-def _changed_regions(before: SessionState, after: SessionState) -> int:
-    changed = 0
-    if after.session is not before.session:
-        changed = 1
-    if after.drain is not before.drain:
-        changed |= 2
-    if after.ingress is not before.ingress:
-        changed |= 4
-    if after.supervisor is not before.supervisor:
-        changed |= 8
-    if after.peers is not before.peers:
-        changed |= 16
-    return changed
 
 
 @final

@@ -18,10 +18,10 @@ assign to their fields; a test reads the source for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from attrs import define, frozen
+from attrs import define
 
 from ._values import (
     Bound,
@@ -50,18 +50,17 @@ from ._values import (
 __all__ = [
     "ACTIVE",
     "INVARIANTS",
-    "INVARIANTS_BY_CHANGE",
     "LIVE",
     "UNATTACHED",
     "UNBOUND",
     "DrainRegion",
-    "Invariant",
     "Obligation",
     "PeersRegion",
     "RequestsRegion",
     "SessionRegion",
     "SessionState",
     "SupervisorRegion",
+    "broken_invariant",
     "exit_reason",
 ]
 
@@ -277,126 +276,93 @@ _EXIT_REASONS: Final = {
 
 # --- invariants ------------------------------------------------------------------------------------
 
-
-@frozen(kw_only=True)
-class Invariant:
-    """Something that holds after every step."""
-
-    name: str
-    """What it is called in `InvariantViolated`."""
-    reads: frozenset[str]
-    """The regions it looks at; it is checked when one of them was replaced."""
-    holds: Callable[[SessionState, SessionState], bool]
-    """Given the state before and after."""
-
-
-def _invariant(name: str, *reads: str, holds: Callable[[SessionState, SessionState], bool]) -> Invariant:
-    return Invariant(name=name, reads=frozenset(reads), holds=holds)
-
-
-def _no_revoke_in_force(_: SessionState, new: SessionState) -> bool:
-    return not any(
-        kind is ObligationKind.REVOKE and new.supervisor.in_force(peer_id)
-        for kind, peer_id, _epoch in new.supervisor.obligations
-    )
-
-
-def _ended_means_nothing_left(_: SessionState, new: SessionState) -> bool:
-    session = new.session
-    return session.ended is None or (
-        not new.drain.live
-        and not session.executor_attached
-        and isinstance(new.ingress, Unattached)
-        and isinstance(new.supervisor.binding, Unbound)
-    )
-
+INVARIANTS: Final[Mapping[str, str]] = {
+    "running_has_run_id": "a session that is RUNNING has a run",
+    "run_id_has_phase": "a run is in progress only in RUNNING, in RETIRED, or while the session ends",
+    "live_drain_has_mode": "a live drain has a mode",
+    "live_drain_is_owned": "a live drain that is not stopping has an owner",
+    "stopping_means_live": "only a live drain is stopping",
+    "bound_epoch_within_floor": "the supervisor's epoch is at most the floor",
+    "obligation_epochs_within_floor": "no obligation has an epoch above the floor",
+    "no_revoke_of_supervisor_in_force": "no edge is to be revoked of a supervisor that is in force",
+    "ended_has_nothing_left": "what has ended has no live drain, no executor, no owner, no supervisor",
+    "generation_never_falls": "the drain's generation never falls",
+    "projection_epoch_never_falls": "the epoch of the peers never falls",
+    "overlay_epoch_never_falls": "the epoch of the overlay never falls",
+    "epoch_floor_never_falls": "the floor of supervisor epochs never falls",
+}
+"""What holds after every step, by name."""
 
 _RUN_PHASES: Final = frozenset({SessionPhase.RUNNING, SessionPhase.RETIRED})
 
-INVARIANTS: Final = (
-    _invariant(
-        "live_drain_has_mode",
-        "drain",
-        holds=lambda _, new: new.drain.mode is not None or new.drain.phase not in _DRAIN_LIVE,
-    ),
-    _invariant(
-        "live_drain_is_owned",
-        "drain",
-        "ingress",
-        holds=lambda _, new: (
-            new.drain.phase not in _DRAIN_LIVE or new.drain.stopping is not None or new.ingress is not UNATTACHED
-        ),
-    ),
-    _invariant(
-        "stopping_means_live",
-        "drain",
-        holds=lambda _, new: new.drain.stopping is None or new.drain.live,
-    ),
-    _invariant(
-        "running_has_run_id",
-        "session",
-        holds=lambda _, new: new.session.phase is not SessionPhase.RUNNING or new.session.run_id is not None,
-    ),
-    _invariant(
-        "run_id_has_phase",
-        "session",
-        holds=lambda _, new: (
-            new.session.run_id is None or new.session.phase in _RUN_PHASES or new.session.ending is not None
-        ),
-    ),
-    _invariant(
-        "bound_epoch_within_floor",
-        "supervisor",
-        holds=lambda _, new: (
-            not isinstance(new.supervisor.binding, Bound) or new.supervisor.binding.epoch <= new.supervisor.epoch_floor
-        ),
-    ),
-    _invariant(
-        "obligation_epochs_within_floor",
-        "supervisor",
-        holds=lambda _, new: all(epoch <= new.supervisor.epoch_floor for _k, _p, epoch in new.supervisor.obligations),
-    ),
-    _invariant("no_revoke_of_supervisor_in_force", "supervisor", holds=_no_revoke_in_force),
-    _invariant(
-        "ended_has_nothing_left",
-        "session",
-        "drain",
-        "ingress",
-        "supervisor",
-        holds=_ended_means_nothing_left,
-    ),
-    _invariant(
-        "generation_never_falls",
-        "drain",
-        holds=lambda old, new: new.drain.generation >= old.drain.generation,
-    ),
-    _invariant(
-        "projection_epoch_never_falls",
-        "peers",
-        holds=lambda old, new: new.peers.projection_epoch >= old.peers.projection_epoch,
-    ),
-    _invariant(
-        "overlay_epoch_never_falls",
-        "peers",
-        holds=lambda old, new: new.peers.overlay_epoch >= old.peers.overlay_epoch,
-    ),
-    _invariant(
-        "epoch_floor_never_falls",
-        "supervisor",
-        holds=lambda old, new: new.supervisor.epoch_floor >= old.supervisor.epoch_floor,
-    ),
-)
 
-_REGION_BITS: Final = {
-    "session": 1,
-    "drain": 2,
-    "ingress": 4,
-    "supervisor": 8,
-    "peers": 16,
-}
+def broken_invariant(old: SessionState, new: SessionState) -> str | None:
+    """Name the first invariant that the step from ``old`` to ``new`` would break, None if it breaks none.
 
-INVARIANTS_BY_CHANGE: Final = tuple(
-    tuple(invariant for invariant in INVARIANTS if any(changed & _REGION_BITS[region] for region in invariant.reads))
-    for changed in range(32)
-)
-"""The invariants to check, indexed by which regions were replaced (one bit each, in `SessionState`'s order)."""
+    Only what was replaced is looked at, and one function looks at a whole region: this runs on every step.
+    """
+    broken = None
+    if new.session is not old.session:
+        broken = _broken_by_session(new.session)
+    if new.drain is not old.drain or new.ingress is not old.ingress:
+        broken = broken or _broken_by_drain(old, new)
+    if new.supervisor is not old.supervisor:
+        broken = broken or _broken_by_supervisor(old.supervisor, new.supervisor)
+    if new.peers is not old.peers:
+        broken = broken or _broken_by_peers(old.peers, new.peers)
+    if broken is None and new.session.ended is not None:
+        return _broken_by_end(new)
+    return broken
+
+
+def _broken_by_session(new: SessionRegion) -> str | None:
+    if new.run_id is None:
+        return "running_has_run_id" if new.phase is SessionPhase.RUNNING else None
+    if new.phase not in _RUN_PHASES and new.ending is None:
+        return "run_id_has_phase"
+    return None
+
+
+def _broken_by_drain(old: SessionState, new: SessionState) -> str | None:
+    drain = new.drain
+    if drain.generation < old.drain.generation:
+        return "generation_never_falls"
+    if drain.phase not in _DRAIN_LIVE:
+        return "stopping_means_live" if drain.stopping is not None else None
+    if drain.mode is None:
+        return "live_drain_has_mode"
+    if drain.stopping is None and new.ingress is UNATTACHED:
+        return "live_drain_is_owned"
+    return None
+
+
+def _broken_by_supervisor(old: SupervisorRegion, new: SupervisorRegion) -> str | None:
+    floor = new.epoch_floor
+    if floor < old.epoch_floor:
+        return "epoch_floor_never_falls"
+    if isinstance(new.binding, Bound) and new.binding.epoch > floor:
+        return "bound_epoch_within_floor"
+    for kind, peer_id, epoch in new.obligations:
+        if epoch > floor:
+            return "obligation_epochs_within_floor"
+        if kind is ObligationKind.REVOKE and new.in_force(peer_id):
+            return "no_revoke_of_supervisor_in_force"
+    return None
+
+
+def _broken_by_peers(old: PeersRegion, new: PeersRegion) -> str | None:
+    if new.projection_epoch < old.projection_epoch:
+        return "projection_epoch_never_falls"
+    if new.overlay_epoch < old.overlay_epoch:
+        return "overlay_epoch_never_falls"
+    return None
+
+
+def _broken_by_end(new: SessionState) -> str | None:
+    nothing_left = (
+        not new.drain.live
+        and not new.session.executor_attached
+        and isinstance(new.ingress, Unattached)
+        and isinstance(new.supervisor.binding, Unbound)
+    )
+    return None if nothing_left else "ended_has_nothing_left"

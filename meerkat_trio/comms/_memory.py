@@ -58,7 +58,7 @@ class MemoryNetwork:
         self._reroute(comms.peer_id)
 
     def replace(self, previous: MemoryComms, successor: MemoryComms) -> None:
-        """Leave one of two instances with one peer id, in the better place; with two ids ``previous`` goes."""
+        """Leave one of two instances of one peer, in the better place; else ``previous`` goes."""
         if previous.peer_id != successor.peer_id:
             self.leave(previous)
             return

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from . import apply, cold, crowd, drain, idle, rebind, tree
-from ._measure import Contestant, Figures, Row, Scale, Setting, take_turns
+from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,7 +29,6 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *tree.SETTINGS,
     *crowd.SETTINGS,
 )
-_QUICK: Final = Scale(applies=200, messages=128, sessions=20, rebinds=5, crowd=40)
 _ROUNDS: Final = 7
 
 
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, measure, print."""
     options = _parser().parse_args(arguments)
     rounds = options.rounds or (1 if options.quick else _ROUNDS)
-    scale = _QUICK if options.quick else Scale()
+    scale = TINY if options.quick else Scale()
     report: dict[str, Any] = {
         "python": platform.python_version(),
         "trio": trio.__version__,
@@ -97,7 +96,7 @@ def _chosen(options: argparse.Namespace) -> Iterator[Setting]:
 
 
 def _measure(setting: Setting, rounds: int, scale: Scale) -> Iterator[dict[str, Any]]:
-    figures = take_turns((setting.floor, setting.ours, *setting.peers), rounds, scale)
+    figures = take_turns(setting, rounds, scale)
     for row in setting.rows:
         yield _tell(row, setting, figures)
 
@@ -117,6 +116,7 @@ def _tell(row: Row, setting: Setting, figures: Figures) -> dict[str, Any]:
         "ratio": ratio,
         "goal": attrs.asdict(row.goal),
         "met": None if reached is None else reached <= row.goal.limit,
+        "times_goal": None if reached is None else reached / row.goal.limit,
     }
 
 
@@ -131,7 +131,8 @@ def _row_text(told: dict[str, Any]) -> str:
     unit, goal = told["unit"], told["goal"]
     of = "x floor" if goal["times_floor"] else unit
     aim = "" if goal["aim"] is None else f", aim {goal['aim']:g}"
-    verdict = {None: "no figure", True: "met", False: "MISSED"}[told["met"]]
+    missed = f"MISSED by {told['times_goal']:.2f} x" if told["met"] is False else ""
+    verdict = missed or ("met" if told["met"] else "no figure")
     lines = [f"\n{told['name']}: {told['what']}"]
     for role, contestant in (
         ("floor", told["floor"]),

@@ -3,7 +3,7 @@
 Knows no topic. A *setting* is one thing to do, done in turn by the floor, by us and by the peers, once per
 round; each returns a value for every *row* of the setting it can fill. The ratio of a row is the median
 over the rounds of ours divided by the floor of the same round, so that a machine that slows down half-way
-slows both. One round before the first is not counted.
+slows both. Everybody warms up with a tiny turn that is not counted.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import gc
 import importlib.util
 import statistics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["Contestant", "Figures", "Goal", "Row", "Scale", "Setting", "take_turns"]
+__all__ = ["TINY", "Contestant", "Figures", "Goal", "Row", "Scale", "Setting", "take_turns"]
 
 
 @frozen(kw_only=True)
@@ -35,6 +35,10 @@ class Scale:
     """Rebinds of one drain."""
     crowd: int = 100_000
     """Sessions of the deep rows."""
+
+
+TINY: Final = Scale(applies=200, messages=128, sessions=20, rebinds=5, crowd=100)
+"""Enough to see that everything runs."""
 
 
 @frozen(kw_only=True)
@@ -73,13 +77,11 @@ class Contestant:
     """Does it once; returns values by row name."""
     needs: str | None = None
     """The module it is made of; where that is not installed the contestant is left out."""
-    built: bool = True
-    """Whether what it measures exists yet."""
 
     @property
     def present(self) -> bool:
         """Whether it can take part here."""
-        return self.built and (self.needs is None or importlib.util.find_spec(self.needs) is not None)
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
 
 
 @frozen(kw_only=True)
@@ -94,6 +96,8 @@ class Setting:
     """The library's way."""
     peers: tuple[Contestant, ...] = ()
     """Others, for comparison."""
+    steady: bool = False
+    """Whether every round gives the same, so that one is enough."""
     deep: bool = False
     """Whether it runs with ``--deep`` alone."""
 
@@ -119,28 +123,36 @@ class Figures:
         return statistics.median(ratios) if ratios else None
 
 
-def take_turns(contestants: tuple[Contestant, ...], rounds: int, scale: Scale) -> Figures:
-    """Let the contestants take turns for so many counted rounds.
+def take_turns(setting: Setting, rounds: int, scale: Scale) -> Figures:
+    """Let the contestants of a setting take turns for so many rounds.
 
-    Those that are not present are passed over. A contestant that fails is out of the run, and named with its error; the others go on.
+    Those that are not present are passed over. One that fails is out of the run, and named with its error.
     """
-    present = [contestant for contestant in contestants if contestant.present]
-    values: dict[str, list[Mapping[str, float]]] = {contestant.label: [] for contestant in present}
+    running = [
+        contestant for contestant in (setting.floor, setting.ours, *setting.peers) if contestant.present
+    ]
+    values: dict[str, list[Mapping[str, float]]] = {contestant.label: [] for contestant in running}
     failed: dict[str, str] = {}
-    for number in range(rounds + 1):
-        for contestant in present:
+
+    def play(turn_scale: Scale) -> Iterator[tuple[str, Mapping[str, float]]]:
+        for contestant in running:
             if contestant.label in failed:
                 continue
             gc.collect()  # nobody pays for the garbage of the one before
             try:
-                taken = contestant.turn(scale)
+                yield contestant.label, contestant.turn(turn_scale)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is told
                 failed[contestant.label] = _tell(error)
-                values[contestant.label].clear()
-                continue
-            if number:
-                values[contestant.label].append(taken)
-    return Figures(values={label: tuple(turns) for label, turns in values.items()}, failed=failed)
+
+    for _ in play(TINY):
+        pass
+    for _ in range(1 if setting.steady else rounds):
+        for label, taken in play(scale):
+            values[label].append(taken)
+    # Half a run is no figure.
+    return Figures(
+        values={label: tuple(turns) for label, turns in values.items() if label not in failed}, failed=failed
+    )
 
 
 def _tell(error: BaseException) -> str:

@@ -8,38 +8,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import meerkat_trio
-from meerkat_trio._messages import TrustSource
-from meerkat_trio.comms import MemoryComms, MemoryNetwork
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     import trio
 
-__all__ = ["BUILT", "PATIENCE", "count_down", "idle_handler", "made_comms", "register_all", "trusted_sender"]
+__all__ = ["PATIENCE", "count_down", "idle_handler", "made_comms", "register_all", "trusted_sender"]
 
-BUILT: Final = hasattr(meerkat_trio, "open_machine")
-"""Whether there is a machine to measure."""
-
-PATIENCE: Final = 300.0
+PATIENCE: Final = 200.0
 """Seconds after which a turn of ours that hangs is given up."""
 
 
-def made_comms(network: MemoryNetwork, count: int) -> list[MemoryComms]:
+def made_comms(network: meerkat_trio.MemoryNetwork, count: int) -> list[meerkat_trio.MemoryComms]:
     """Make the transports of so many sessions."""
-    return [MemoryComms(network, f"session-{number}") for number in range(count)]
+    return [meerkat_trio.MemoryComms(network, f"session-{number}") for number in range(count)]
 
 
-async def trusted_sender(network: MemoryNetwork, name: str, receivers: list[MemoryComms]) -> MemoryComms:
+async def trusted_sender(
+    network: meerkat_trio.MemoryNetwork, name: str, receivers: list[meerkat_trio.MemoryComms]
+) -> meerkat_trio.MemoryComms:
     """Make a sender that every receiver trusts."""
-    sender = MemoryComms(network, name)
+    sender = meerkat_trio.MemoryComms(network, name)
     endpoint = sender.endpoint()
     for receiver in receivers:
-        await receiver.add_trusted_peer(endpoint, TrustSource.MANUAL)
+        await receiver.add_trusted_peer(endpoint, meerkat_trio.TrustSource.MANUAL)
     return sender
 
 
-async def idle_handler(_run: meerkat_trio.Run) -> None:
+async def idle_handler(_run: meerkat_trio.SessionRun) -> None:
     """Handle nothing: for sessions that get no message."""
 
 
@@ -58,8 +55,8 @@ def count_down(count: int, done: trio.Event) -> Callable[[object], Awaitable[Non
 
 async def register_all(
     machine: meerkat_trio.MeerkatMachine,
-    comms: list[MemoryComms],
-    handler: Callable[[meerkat_trio.Run], Awaitable[None]] = idle_handler,
+    comms: list[meerkat_trio.MemoryComms],
+    handler: Callable[[meerkat_trio.SessionRun], Awaitable[None]] = idle_handler,
 ) -> None:
     """Register a session for each transport and attach it; each serves when this returns."""
     for number, transport in enumerate(comms):

@@ -1,8 +1,9 @@
 """What a session's shape costs in plain Trio and asyncio: parked tasks, and nothing that works.
 
 The *tree* is the one a session is: a task with its nursery, and children parked in it, each started so that
-it is known to run. With two children it has the shape of a session with a drain and an executor. `grow` and
-`shrink` of a contestant are timed apart from each other, and something else may be measured between.
+it is known to run. With one child it has the shape of an idle session, whose executor is no task while
+there is nothing to handle; with two, that of one that keeps an executor parked. Each is a context manager:
+what it costs to stand them up, to keep them and to leave them is measured outside.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ async def asyncio_tasks(count: int) -> AsyncIterator[None]:
 
 
 async def longest_pause() -> float:
-    """Let a heart beat every millisecond through a full garbage collection; return its longest pause in seconds."""
+    """Let a heart beat through a full garbage collection; return its longest pause in seconds."""
     longest = 0.0
     for beat in range(BEATS):
         last = perf_counter()

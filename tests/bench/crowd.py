@@ -12,10 +12,9 @@ from typing import Final
 import trio
 
 import meerkat_trio
-from meerkat_trio.comms import MemoryNetwork
 
 from ._measure import Contestant, Goal, Row, Setting
-from ._ours import BUILT, PATIENCE, made_comms, register_all
+from ._ours import PATIENCE, made_comms, register_all
 
 __all__ = ["SETTINGS"]
 
@@ -23,7 +22,7 @@ _NAME: Final = "register-crowd"
 
 
 async def _register(count: int) -> float:
-    comms = made_comms(MemoryNetwork(), count)
+    comms = made_comms(meerkat_trio.MemoryNetwork(), count)
     with trio.fail_after(PATIENCE):
         async with meerkat_trio.open_machine() as machine:
             start = perf_counter()
@@ -41,11 +40,8 @@ SETTINGS: Final = (
         floor=Contestant(
             label="sessions, a hundredth as many",
             turn=lambda scale: {_NAME: trio.run(_register, max(1, scale.crowd // 100))},
-            built=BUILT,
         ),
-        ours=Contestant(
-            label="sessions", turn=lambda scale: {_NAME: trio.run(_register, scale.crowd)}, built=BUILT
-        ),
+        ours=Contestant(label="sessions", turn=lambda scale: {_NAME: trio.run(_register, scale.crowd)}),
         deep=True,
     ),
 )

@@ -18,16 +18,13 @@ import trio
 import trio.testing
 
 import meerkat_trio
-from meerkat_trio.comms import MemoryNetwork
 
 from ._measure import Contestant, Goal, Row, Scale, Setting
-from ._ours import BUILT, PATIENCE, count_down, made_comms, register_all, trusted_sender
+from ._ours import PATIENCE, count_down, made_comms, register_all, trusted_sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from meerkat_trio._messages import Envelope
-    from meerkat_trio.comms import MemoryComms
 
 __all__ = ["SETTINGS"]
 
@@ -169,12 +166,12 @@ def _pykka(count: int) -> float:
 # --- ours ------------------------------------------------------------------------------------------
 
 
-async def _send_ours(comms: MemoryComms, envelopes: list[Envelope]) -> None:
+async def _send_ours(comms: meerkat_trio.MemoryComms, envelopes: list[meerkat_trio.Envelope]) -> None:
     for envelope in envelopes:
         await comms.send(envelope)
 
 
-async def _burst_ours(comms: MemoryComms, envelopes: list[Envelope]) -> None:
+async def _burst_ours(comms: meerkat_trio.MemoryComms, envelopes: list[meerkat_trio.Envelope]) -> None:
     for envelope in envelopes:
         try:
             comms.send_nowait(envelope)
@@ -183,10 +180,12 @@ async def _burst_ours(comms: MemoryComms, envelopes: list[Envelope]) -> None:
 
 
 async def _ours(
-    senders: int, count: int, send: Callable[[MemoryComms, list[Envelope]], Awaitable[None]]
+    senders: int,
+    count: int,
+    send: Callable[[meerkat_trio.MemoryComms, list[meerkat_trio.Envelope]], Awaitable[None]],
 ) -> float:
     done = trio.Event()
-    network = MemoryNetwork()
+    network = meerkat_trio.MemoryNetwork()
     inbox = made_comms(network, 1)
     with trio.fail_after(PATIENCE):
         async with meerkat_trio.open_machine() as machine:
@@ -259,7 +258,7 @@ def _setting(senders: int, *, limit: float, aim: float) -> Setting:
             ),
         ),
         floor=Contestant(label="trio channel, send", turn=floor),
-        ours=Contestant(label="session", turn=ours, built=BUILT),
+        ours=Contestant(label="session", turn=ours),
         peers=peers,
     )
 

@@ -18,10 +18,9 @@ import trio
 import trio.testing
 
 import meerkat_trio
-from meerkat_trio.comms import MemoryNetwork
 
 from ._measure import Contestant, Goal, Row, Scale, Setting
-from ._ours import BUILT, PATIENCE, made_comms, register_all
+from ._ours import PATIENCE, made_comms, register_all
 from ._trees import asyncio_tasks, channel_drains, trees
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ async def _ours(count: int) -> float:
             tracemalloc.start()
             try:
                 before = _held()
-                await register_all(machine, made_comms(MemoryNetwork(), count))
+                await register_all(machine, made_comms(meerkat_trio.MemoryNetwork(), count))
                 await trio.testing.wait_all_tasks_blocked()
                 return (_held() - before) / count / 1024
             finally:
@@ -65,7 +64,7 @@ def _transports(count: int) -> float:
     tracemalloc.start()
     try:
         before = _held()
-        network = MemoryNetwork()
+        network = meerkat_trio.MemoryNetwork()
         comms = made_comms(network, count)
         weight = (_held() - before) / len(comms) / 1024
     finally:
@@ -79,11 +78,10 @@ def _setting(name: str, what: str, count: Callable[[Scale], int], *, deep: bool)
 
     return Setting(
         rows=(Row(name=name, what=what, unit="KB", goal=Goal(limit=10.0, aim=5.0, times_floor=False)),),
-        floor=stand("session task, nursery, 2 children", trees(2)),
+        floor=stand("session task, nursery, 1 child", trees(1)),
         ours=Contestant(
             label="session with its transport",
             turn=lambda scale: {name: trio.run(_ours, count(scale))},
-            built=BUILT,
         ),
         peers=()
         if deep
@@ -91,7 +89,7 @@ def _setting(name: str, what: str, count: Callable[[Scale], int], *, deep: bool)
             Contestant(
                 label="the transport's part of ours", turn=lambda scale: {name: _transports(count(scale))}
             ),
-            stand("session task, nursery, 1 child", trees(1)),
+            stand("session task, nursery, 2 children", trees(2)),
             stand("task with a scope", trees(0)),
             stand("trio channel drain", channel_drains),
             Contestant(
@@ -99,6 +97,7 @@ def _setting(name: str, what: str, count: Callable[[Scale], int], *, deep: bool)
                 turn=lambda scale: {name: asyncio.run(_weigh(count(scale), asyncio_tasks))},
             ),
         ),
+        steady=True,
         deep=deep,
     )
 

@@ -14,10 +14,9 @@ import trio
 import trio.testing
 
 import meerkat_trio
-from meerkat_trio.comms import MemoryComms, MemoryNetwork
 
 from ._measure import Contestant, Goal, Row, Setting
-from ._ours import BUILT, PATIENCE, idle_handler
+from ._ours import PATIENCE, idle_handler
 
 __all__ = ["SETTINGS"]
 
@@ -97,8 +96,8 @@ async def _asyncio(count: int) -> float:
 
 
 async def _ours(count: int) -> float:
-    network = MemoryNetwork()
-    first, *others = [MemoryComms(network, "a") for _ in range(count + 1)]
+    network = meerkat_trio.MemoryNetwork()
+    first, *others = [meerkat_trio.MemoryComms(network, "a") for _ in range(count + 1)]
     with trio.fail_after(PATIENCE):
         async with meerkat_trio.open_machine() as machine:
             session = await machine.register("a", idle_handler)
@@ -117,9 +116,7 @@ SETTINGS: Final = (
         floor=Contestant(
             label="cancel, join, nursery.start", turn=lambda scale: {_NAME: trio.run(_floor, scale.rebinds)}
         ),
-        ours=Contestant(
-            label="attach_ingress", turn=lambda scale: {_NAME: trio.run(_ours, scale.rebinds)}, built=BUILT
-        ),
+        ours=Contestant(label="attach_ingress", turn=lambda scale: {_NAME: trio.run(_ours, scale.rebinds)}),
         peers=(
             Contestant(
                 label="task kept, scope replaced", turn=lambda scale: {_NAME: trio.run(_kept, scale.rebinds)}

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 import meerkat_trio
-from meerkat_trio.comms import MemoryNetwork
 
 from ._measure import Contestant, Goal, Row, Scale, Setting
-from ._ours import BUILT, PATIENCE, made_comms, register_all
+from ._ours import PATIENCE, made_comms, register_all
 from ._trees import asyncio_tasks, channel_drains, longest_pause, trees
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ async def _life(
 
 
 async def _ours(count: int) -> dict[str, float]:
-    comms = made_comms(MemoryNetwork(), count)
+    comms = made_comms(meerkat_trio.MemoryNetwork(), count)
     with trio.fail_after(PATIENCE):
         async with meerkat_trio.open_machine() as machine:
             start = perf_counter()
@@ -84,10 +83,10 @@ SETTINGS: Final = (
             ),
             Row(name=_LEAVE, what="leave open_machine, per parked drain", unit="us", goal=Goal(limit=1.5)),
         ),
-        floor=Contestant(label="session task, nursery, 2 children", turn=_trio(trees(2))),
-        ours=Contestant(label="sessions", turn=lambda scale: trio.run(_ours, scale.sessions), built=BUILT),
+        floor=Contestant(label="session task, nursery, 1 child", turn=_trio(trees(1))),
+        ours=Contestant(label="sessions", turn=lambda scale: trio.run(_ours, scale.sessions)),
         peers=(
-            Contestant(label="session task, nursery, 1 child", turn=_trio(trees(1))),
+            Contestant(label="session task, nursery, 2 children", turn=_trio(trees(2))),
             Contestant(label="trio channel drain", turn=_trio(channel_drains)),
             Contestant(
                 label="asyncio task with a queue",

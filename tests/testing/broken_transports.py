@@ -235,7 +235,7 @@ class _LastLane(LaneQueue):
 
 
 class LastParkedFirst(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
         super().__init__(*args, **kwargs)
         self.inbox._work = _LastLane(self.inbox._work.limit)
 
@@ -249,7 +249,7 @@ class _LateLane(LaneQueue):
 
 
 class LateHandOver(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
         super().__init__(*args, **kwargs)
         self.inbox._work = _LateLane(self.inbox._work.limit)
 
@@ -261,7 +261,7 @@ class CancelledIsSentAnyway(Fragile):
             return await super().send(envelope)
         except trio.Cancelled:
             queue = self.inbox_for(envelope)._work.queue
-            if full and queue is not None:
+            if full and queue is not None and envelope.lane is Lane.WORK:
                 queue.append((envelope, Receipt()))
             raise
 
@@ -274,7 +274,7 @@ class CheckpointAfterWaiting(Fragile):
 
 
 class NoWindow(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
         super().__init__(*args, **kwargs, dedupe_window=1)
 
     async def send(self, envelope: Envelope) -> Receipt:
@@ -368,9 +368,9 @@ class ClosedTakesOver(Fragile):
 
 class LosesTheTail(Fragile):
     def take_over(self, previous: CommsRuntime) -> None:
-        if isinstance(previous, MemoryComms) and previous.inbox._work.queue:
-            previous.inbox._work.queue.pop()
         super().take_over(previous)
+        if self.inbox._work.queue:
+            self.inbox._work.queue.pop()
 
 
 class GoesBehind(Fragile):
