@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from .abc import ALL_LANES, CONTROL_LANE
-from .authority import DrainEnding, DropReason
+from .authority import DrainEnding, DropReason, Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,14 +37,17 @@ class Verdict(Enum):
     """The session takes nothing any more: the envelope stays in the inbox."""
 
 
+# Looking a member up in its enumeration costs more than the branch it is for.
+_WORK: Final = Lane.WORK
+_REFUSED: Final = Verdict.REFUSED
+_DISMISSED: Final = Verdict.DISMISSED
+
+
 class Intake(Protocol):
     """Where the drain offers what it takes."""
 
     room_scope: trio.CancelScope | None
     """Set while the drain waits with the work lane shut: to be cancelled when there is room again."""
-
-    def has_room(self) -> bool:
-        """Say whether an envelope of the work lane may be offered."""
 
     def offer(self, envelope: Envelope) -> Verdict | DropReason:
         """Decide on an envelope, and take it in if it is admitted."""
@@ -54,56 +57,63 @@ async def drain(
     comms: CommsRuntime,
     intake: Intake,
     *,
+    has_room: Callable[[], bool],
     is_current: Callable[[], bool],
     idle_timeout: float,
 ) -> DrainEnding:
     """Serve until idle for ``idle_timeout`` seconds or dismissed, and say which.
 
-    ``is_current`` says whether no other binding has taken this one's place; if one has, this returns CANCELLED.
+    ``has_room`` says whether an envelope of the work lane may be offered. ``is_current`` says whether no other binding
+    has taken this one's place; if one has, this returns CANCELLED.
 
     **Cancellation:** nothing is lost: what was not admitted stays at the head of the inbox.
     """
+    never_idle = idle_timeout == math.inf
     while True:
-        claim = await _next_claim(comms, intake, idle_timeout)
-        if claim is None:
-            return DrainEnding.IDLE
+        if never_idle and has_room():
+            claim = await comms.claim()
+        else:
+            timely = await _claim_timely(comms, intake, has_room, idle_timeout)
+            if timely is None:
+                return DrainEnding.IDLE
+            claim = timely
         if not is_current():
             with claim:
                 # Woken, but the binding was replaced before this task ran: the successor takes the envelope.
                 return DrainEnding.CANCELLED
+        if claim.envelope.lane is _WORK and not has_room():
+            with claim:
+                # Somebody else filled the queue since this task began to wait: put it back, shut the lane.
+                continue
         for _ in range(BATCH):
             with claim:
                 verdict = intake.offer(claim.envelope)
-                if verdict is not Verdict.REFUSED:
+                if verdict is not _REFUSED:
                     claim.commit(verdict if isinstance(verdict, DropReason) else None)
-            if verdict is Verdict.REFUSED:
+            if verdict is _REFUSED:
                 # Only an ending session refuses, and its drain is being cancelled.
                 await trio.sleep_forever()
-            if verdict is Verdict.DISMISSED:
+            if verdict is _DISMISSED:
                 return DrainEnding.DISMISSED
             await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                claim = comms.claim_nowait(lanes=ALL_LANES if intake.has_room() else CONTROL_LANE)
-            except trio.WouldBlock:
+            ready = comms.claim_ready(lanes=ALL_LANES if has_room() else CONTROL_LANE)
+            if ready is None:
                 break
+            claim = ready
 
 
-async def _next_claim(comms: CommsRuntime, intake: Intake, idle_timeout: float) -> Claim | None:
+async def _claim_timely(
+    comms: CommsRuntime, intake: Intake, has_room: Callable[[], bool], idle_timeout: float
+) -> Claim | None:
     """Wait for an envelope; None when ``idle_timeout`` has passed and the inbox is empty."""
-    while True:
-        if intake.has_room():
-            if idle_timeout == math.inf:
-                return await comms.claim()
-            with trio.move_on_after(idle_timeout):
-                return await comms.claim()
-            try:
-                # One may have come in the very moment in which the time ran out.
-                return comms.claim_nowait()
-            except trio.WouldBlock:
-                return None
-        # A session with a full queue is not idle, so no time-out here.
+    while not has_room():
+        # A session with a full queue is not idle, so there is no time-out here.
         with trio.CancelScope() as intake.room_scope:
             try:
                 return await comms.claim(lanes=CONTROL_LANE)
             finally:
                 intake.room_scope = None
+    with trio.move_on_after(idle_timeout):
+        return await comms.claim()
+    # One may have come in the very moment in which the time ran out.
+    return comms.claim_ready()

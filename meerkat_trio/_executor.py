@@ -57,43 +57,42 @@ Work: TypeAlias = "tuple[Envelope, AdmissionClass]"
 class WorkQueue:
     """What was admitted and not yet handled: first in, first out, with the attempts of its head."""
 
-    __slots__ = ("_work", "attempt", "bound")
+    __slots__ = ("attempt", "bound", "work")
+
+    work: deque[Work] | None
+    """The messages; made on first use, for an empty deque is larger than the rest of an idle session's queue."""
+    attempt: int
+    """The number of the next attempt at the head, from 1 up."""
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        # Made on first use: an idle session holds none, and a deque is larger than the rest of this object.
-        self._work: deque[Work] | None = None
+        self.work = None
         self.attempt = 1
 
     def __len__(self) -> int:
-        return 0 if self._work is None else len(self._work)
+        return 0 if self.work is None else len(self.work)
 
     def has_room(self) -> bool:
         """Say whether fewer than ``bound`` messages are queued."""
-        return self._work is None or len(self._work) < self.bound
+        return self.work is None or len(self.work) < self.bound
 
     def append(self, work: Work) -> None:
         """Queue a message behind the others."""
-        if self._work is None:
-            self._work = deque()
-        self._work.append(work)
-
-    @property
-    def head(self) -> Work | None:
-        """The next message, if there is one."""
-        return self._work[0] if self._work else None
+        if self.work is None:
+            self.work = deque()
+        self.work.append(work)
 
     def pop(self) -> Work:
         """Remove the head."""
-        if self._work is None:
+        if not self.work:
             raise IndexError("no message is queued")
         self.attempt = 1
-        return self._work.popleft()
+        return self.work.popleft()
 
     def drain_all(self) -> tuple[Work, ...]:
         """Remove and return everything."""
-        work = tuple(self._work or ())
-        self._work = None
+        work = tuple(self.work or ())
+        self.work = None
         self.attempt = 1
         return work
 
@@ -106,9 +105,6 @@ class ExecutorHost(Protocol):
 
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
         """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
-
-    def make_run(self, message: Envelope, attempt: int, admission: AdmissionClass) -> Run[object]:
-        """Make what the handler is called with."""
 
 
 Handler: TypeAlias = Callable[[Run[S]], Awaitable[None]]
@@ -130,12 +126,14 @@ class Executor:
         "_random",
         "_running",
         "_scope",
+        "_session",
         "_stopping",
     )
 
     def __init__(  # noqa: PLR0913 - all of it is needed for every run
         self,
         host: ExecutorHost,
+        session: object,
         queue: WorkQueue,
         handler: Handler[object],
         *,
@@ -145,6 +143,7 @@ class Executor:
         limiter: trio.CapacityLimiter | None,
     ) -> None:
         self._host = host
+        self._session = session
         self._queue = queue
         self._handler = handler
         self._max_attempts = max_attempts
@@ -189,41 +188,38 @@ class Executor:
         attempt number.
         """
         # An executor that was never given a message does without a cancel scope: 100,000 of them may idle.
-        while not self._is_done():
-            if self._queue.head is None:
-                await self._park()
-                continue
+        while not self._stopping and not self._queue.work and not self._finishing:
+            await self._park()
+        if not self._is_done():
             with trio.CancelScope() as self._scope:
-                try:
-                    await self._work()
-                finally:
-                    self._scope = None
+                await self._work()
+            self._scope = None
 
     def _is_done(self) -> bool:
-        return self._stopping or (self._finishing and self._queue.head is None)
+        return self._stopping or (self._finishing and not self._queue.work)
 
     async def _work(self) -> None:
-        since_checkpoint = 0
-        while not self._is_done():
-            head = self._queue.head
-            if head is None:
+        queue, limiter = self._queue, self._limiter
+        turns = BATCH
+        while not self._stopping:
+            if not queue.work:
+                if self._finishing:
+                    return
                 await self._park()
-                since_checkpoint = 0
+                turns = BATCH
                 continue
-            if since_checkpoint == BATCH:
+            if turns == 0:
                 await trio.lowlevel.checkpoint()
-                since_checkpoint = 0
+                turns = BATCH
                 continue
-            if self._limiter is None:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                failed = await self._handle(head)
+            turns -= 1
+            if limiter is None:
+                failed = await self._handle(queue.work[0])
             else:
-                async with self._limiter:
-                    failed = self._stopping or await self._handle(head)
-            since_checkpoint += 1
+                async with limiter:
+                    failed = not self._stopping and await self._handle(queue.work[0])
             if failed and not self._is_done():
-                delay = self._backoff.delay(self._queue.attempt - 1, self._random)
-                await trio.sleep(delay)
+                await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
 
     async def _handle(self, work: Work) -> bool:
         """Make one attempt; say whether it failed and has to be made again."""
@@ -232,7 +228,7 @@ class Executor:
         run_id = host.begin_run(message)
         self._running = True
         try:
-            await self._handler(host.make_run(message, queue.attempt, admission))
+            await self._handler(Run(self._session, message, queue.attempt, admission))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an attempt
             if queue.attempt < self._max_attempts:
                 queue.attempt += 1

@@ -422,12 +422,12 @@ class Session:
         )
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not tasks.has_room():
+        while not tasks.queue.has_room():
             self._require_living()
             if tasks.is_called_from_inside():
                 raise trio.WouldBlock
             await tasks.waiters.wait(
-                lambda: True if tasks.has_room() or tasks.state.session.ending is not None else None
+                lambda: True if tasks.queue.has_room() or tasks.state.session.ending is not None else None
             )
             self._require_living(waiting=True)
         self._require_living()

@@ -49,6 +49,14 @@ if TYPE_CHECKING:
     from .abc import CommsRuntime
     from .authority import Authority, Effect, Input, RunId, Step
 
+# Looking a member up in its enumeration costs more than the branch it is for.
+_ADMITTED: Final = Verdict.ADMITTED
+_DISMISSED: Final = Verdict.DISMISSED
+_MANUAL: Final = AdmissionTrust.MANUAL
+_NONE: Final = AdmissionTrust.NONE
+_CONSUMED: Final = RunOutcome.CONSUMED
+_REQUEST: Final = EnvelopeKind.REQUEST
+
 __all__ = ["Binding", "SessionSettings", "SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
@@ -200,7 +208,8 @@ class SessionTasks:
             if self.error is None:
                 self.fault(error)
             raise
-        self._publish(step)
+        if step.effects or self.subscriptions or self.waiters.waiting:
+            self._publish(step)
         return step
 
     def commit(self, steps: tuple[Step, ...]) -> None:
@@ -215,7 +224,7 @@ class SessionTasks:
         if self.subscriptions:
             for subscription in self.subscriptions:
                 subscription.offer(step)
-        if self.waiters:
+        if self.waiters.waiting:
             self.waiters.ask()
 
     def _realise(self, effect: Effect, step: Step) -> None:  # noqa: C901, PLR0912 - one case per effect
@@ -464,6 +473,7 @@ class SessionTasks:
         return await drain(
             binding.comms,
             self,
+            has_room=self.queue.has_room,
             is_current=lambda: self.binding is binding,
             idle_timeout=math.inf if persistent else region.idle_timeout,
         )
@@ -491,34 +501,20 @@ class SessionTasks:
 
     # --- admission ----------------------------------------------------------------------------------
 
-    def has_room(self) -> bool:
-        """Say whether the work queue takes another message."""
-        return self.queue.has_room()
-
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
+        sender = envelope.sender
         if trust is None:
-            trust = self._trust_of(envelope)
+            comms = self.bound_comms
+            trust = _MANUAL if comms is not None and comms.is_manually_trusted(sender) else _NONE
+        admit = authority.Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
-            step = self.apply(
-                authority.Admit(
-                    envelope.kind,
-                    envelope.sender,
-                    trust,
-                    envelope.intent,
-                    envelope.correlation,
-                    envelope.status,
-                )
-            )
+            step = self.apply(admit)
         except authority.TransitionRejected:
             return Verdict.REFUSED
         effect = step.effects[0]
-        if isinstance(effect, authority.Dropped):
-            dropped = self.counts.dropped = self.counts.dropped or {}
-            dropped[effect.reason] = dropped.get(effect.reason, 0) + 1
-            return effect.reason
-        if not isinstance(effect, authority.Admitted):
-            raise TypeError(f"an admission has one answer, not {effect!r}")
+        if effect.__class__ is not authority.Admitted:
+            return self._dropped(effect)
         admission = effect.admission
         if admission in _HANDLED_BY_EXECUTOR:
             self.counts.admitted += 1
@@ -526,16 +522,17 @@ class SessionTasks:
             if self.executor is not None:
                 self.executor.wake()
         elif admission is AdmissionClass.DISMISSAL:
-            return Verdict.DISMISSED
+            return _DISMISSED
         elif admission is AdmissionClass.BRIDGE_COMMAND:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
-        return Verdict.ADMITTED
+        return _ADMITTED
 
-    def _trust_of(self, envelope: Envelope) -> AdmissionTrust:
-        comms = self.bound_comms
-        if comms is not None and comms.is_manually_trusted(envelope.sender):
-            return AdmissionTrust.MANUAL
-        return AdmissionTrust.NONE
+    def _dropped(self, effect: Effect) -> DropReason:
+        if not isinstance(effect, authority.Dropped):
+            raise TypeError(f"an admission has one answer, not {effect!r}")
+        dropped = self.counts.dropped = self.counts.dropped or {}
+        dropped[effect.reason] = dropped.get(effect.reason, 0) + 1
+        return effect.reason
 
     # --- the executor -------------------------------------------------------------------------------
 
@@ -545,6 +542,7 @@ class SessionTasks:
         settings = self.settings
         self.executor = Executor(
             self,
+            self.session,
             self.queue,
             self.handler,
             max_attempts=settings.max_attempts,
@@ -558,10 +556,6 @@ class SessionTasks:
         if self.executor is not None:
             self.executor.stop(trio.current_time() + self.settings.grace, shield=self.shutting_down)
 
-    def make_run(self, message: Envelope, attempt: int, admission: AdmissionClass) -> Run[Any]:
-        """Make what the handler is called with."""
-        return Run(self.session, message, attempt, admission)
-
     def begin_run(self, message: Envelope) -> RunId:
         """Record that a run begins."""
         self.counts.runs += 1
@@ -572,7 +566,7 @@ class SessionTasks:
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
         """Record how a run ended, and take its message off the queue if it is done with."""
         counts = self.counts
-        if outcome is RunOutcome.CONSUMED:
+        if outcome is _CONSUMED:
             counts.handled += 1
             self._done_with(self.queue.pop()[0])
         elif outcome is RunOutcome.ABANDONED:
@@ -600,7 +594,7 @@ class SessionTasks:
         self.apply(authority.RunFinished(run_id, outcome))
 
     def _done_with(self, message: Envelope) -> None:
-        if message.kind is EnvelopeKind.REQUEST and message.correlation is not None:
+        if message.kind is _REQUEST and message.correlation is not None:
             self.apply(authority.ReplySent(message.sender, message.correlation))
         # Half the queue is free before a shut lane opens again: a wake-up per message would cost more than it gives.
         if self.room_scope is not None and len(self.queue) <= self.queue.bound // 2:

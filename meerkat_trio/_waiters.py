@@ -31,13 +31,11 @@ class _Waiter:
 class Waiters:
     """The tasks that wait for one session."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("waiting",)
 
     def __init__(self) -> None:
-        self._waiting: list[_Waiter] | None = None
-
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+        self.waiting: list[_Waiter] | None = None
+        """Empty or None while nobody waits: most steps look here and go on."""
 
     async def wait(self, question: Callable[[], T | None]) -> T:
         """Wait until ``question`` returns something, and return that.
@@ -49,9 +47,9 @@ class Waiters:
             await trio.lowlevel.checkpoint()
             return answer
         waiter = _Waiter(question, trio.lowlevel.current_task())
-        if self._waiting is None:
-            self._waiting = []
-        waiting = self._waiting
+        if self.waiting is None:
+            self.waiting = []
+        waiting = self.waiting
         waiting.append(waiter)
 
         def forget(_: object) -> trio.lowlevel.Abort:
@@ -66,18 +64,18 @@ class Waiters:
 
     def ask(self) -> None:
         """Ask every waiter's question, in the order in which they came, and wake those that have their answer."""
-        for waiter in tuple(self._waiting or ()):
+        for waiter in tuple(self.waiting or ()):
             waiter.answer = waiter.question()
             if waiter.answer is not None:
                 self._wake(waiter)
 
     def fail(self, make_error: Callable[[], Exception]) -> None:
         """Wake whoever still waits with an error: their answer will never come."""
-        for waiter in tuple(self._waiting or ()):
+        for waiter in tuple(self.waiting or ()):
             waiter.error = make_error()
             self._wake(waiter)
 
     def _wake(self, waiter: _Waiter) -> None:
-        if self._waiting is not None:
-            self._waiting.remove(waiter)
+        if self.waiting is not None:
+            self.waiting.remove(waiter)
         trio.lowlevel.reschedule(waiter.task)

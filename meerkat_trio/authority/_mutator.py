@@ -49,48 +49,6 @@ class Step:
         return self.row.ignored
 
 
-def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field's public name
-    """Apply one input to a state.
-
-    Raises:
-        TransitionRejected: a command met the wrong phase or a guard that does not hold. Observations never do.
-        InvariantViolated: the table is wrong: the step would have broken an invariant.
-        TypeError: not an input.
-    """
-    try:
-        rows = ROWS_BY_INPUT[input.__class__][state.session.phase]
-    except KeyError:
-        raise TypeError(f"not an input of the authority: {input!r}") from None
-    for row in rows:
-        if row.when is None or row.when(state, input):
-            break
-    else:
-        raise TransitionRejected(state.session.phase, input, "phase")
-    for name, holds in row.guards:
-        if not holds(state, input):
-            raise TransitionRejected(state.session.phase, input, name)
-    if row.update is None:
-        return Step(
-            input,
-            state,
-            state,
-            () if row.emit is None else row.emit(state, state, input),
-            row,
-        )
-    after = row.update(state, input)
-    effects = () if row.emit is None else row.emit(state, after, input)
-    session = after.session
-    if session.ending is not session.ended:
-        finished = finish_ending(after)
-        if finished is not None:
-            after = finished[0]
-            effects += finished[1]
-    broken = broken_invariant(state, after)
-    if broken is not None:
-        raise InvariantViolated(broken, row.name)
-    return Step(input, state, after, effects, row)
-
-
 @final
 class Authority:
     """The holder of one session's current state; nothing else may replace it."""
@@ -103,10 +61,41 @@ class Authority:
         self.state = state
 
     def apply(self, input: Input) -> Step:  # noqa: A002 - the field's public name
-        """Apply an input and commit what it makes; raises as the function `apply` does, committing nothing."""
-        step = apply(self.state, input)
-        self.state = step.after
-        return step
+        """Apply an input and commit what it makes.
+
+        Raises:
+            TransitionRejected: a command met the wrong phase or a guard that does not hold. Observations never do.
+            InvariantViolated: the table is wrong: the step would have broken an invariant.
+            TypeError: not an input.
+        """
+        state = self.state
+        try:
+            rows = ROWS_BY_INPUT[input.__class__][state.session.phase]
+        except KeyError:
+            raise TypeError(f"not an input of the authority: {input!r}") from None
+        for row in rows:
+            if row.when is None or row.when(state, input):
+                break
+        else:
+            raise TransitionRejected(state.session.phase, input, "phase")
+        for name, holds in row.guards:
+            if not holds(state, input):
+                raise TransitionRejected(state.session.phase, input, name)
+        if row.update is None:
+            return Step(input, state, state, () if row.emit is None else row.emit(state, state, input), row)
+        after = row.update(state, input)
+        effects = () if row.emit is None else row.emit(state, after, input)
+        session = after.session
+        if session.ending is not session.ended:
+            finished = finish_ending(after)
+            if finished is not None:
+                after = finished[0]
+                effects += finished[1]
+        broken = broken_invariant(state, after)
+        if broken is not None:
+            raise InvariantViolated(broken, row.name)
+        self.state = after
+        return Step(input, state, after, effects, row)
 
     def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
         """Apply inputs one upon the other without committing: the dry run of a call that needs several.
@@ -114,13 +103,8 @@ class Authority:
         Raises:
             TransitionRejected: one of them would be refused.
         """
-        state = self.state
-        steps = []
-        for input_ in inputs:
-            step = apply(state, input_)
-            state = step.after
-            steps.append(step)
-        return tuple(steps)
+        understudy = Authority(self.state)
+        return tuple(understudy.apply(input_) for input_ in inputs)
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit what `rehearse` returned.
@@ -137,3 +121,8 @@ class Authority:
     def __repr__(self) -> str:
         session = self.state.session
         return f"<Authority {session.session_id!r} {session.phase.value}>"
+
+
+def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field's public name
+    """Apply one input to a state: the pure function behind `Authority.apply`, with the same errors."""
+    return Authority(state).apply(input)

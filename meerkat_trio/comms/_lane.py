@@ -48,9 +48,6 @@ class LaneQueue:
         queue = self.queue
         if queue is None:
             return  # the inbox was closed; what was claimed then is settled by its claim alone
-        if queue[0] is entry:
-            queue.popleft()
-            return
         for index, candidate in enumerate(queue):
             if candidate is entry:
                 del queue[index]

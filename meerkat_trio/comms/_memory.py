@@ -207,6 +207,10 @@ class MemoryComms(CommsRuntime):
         """Claim an envelope that is there already; see `CommsRuntime.claim_nowait`."""
         return self.inbox.claim_nowait(lanes)
 
+    def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
+        """Claim an envelope that is there already, or return None; see `CommsRuntime.claim_ready`."""
+        return self.inbox.claim_ready(lanes)
+
     async def send(self, envelope: Envelope) -> Receipt:
         """Send an envelope, waiting while there is no room; see `CommsRuntime.send`.
 

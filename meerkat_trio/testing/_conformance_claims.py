@@ -88,6 +88,21 @@ class _Interrupted(Exception):  # noqa: N818 - stands for whatever a caller's bl
     pass
 
 
+async def _ready(rig: Rig) -> None:
+    rig.same(None, rig.receiver.claim_ready(), "claim_ready of an empty inbox")
+    sent = await rig.send_some(1)
+    rig.same(None, rig.receiver.claim_ready(lanes=CONTROL_LANE), "claim_ready of a lane that is empty")
+    claim = rig.receiver.claim_ready()
+    if claim is None:
+        rig.expect(claim, "claim_ready did not claim what is there")
+        return
+    with claim:
+        rig.same(sent, [claim.envelope.body], "what claim_ready got")
+        await rig.raises(
+            trio.BusyResourceError, rig.receiver.claim_ready, "claim_ready while a claim is open"
+        )
+
+
 async def _left_claim(rig: Rig) -> None:
     sent = await rig.send_some(3)
     with await rig.receiver.claim() as claim:
@@ -196,6 +211,7 @@ CLAIM_RULES: Final = (
     Rule("arrival-wakes", "A waiting claim wakes when an envelope comes.", _wakes),
     Rule("control-first", "Control is claimed before work that came earlier.", _control_first),
     Rule("wanted-lanes", "A claim gets envelopes of the lanes it asked for alone.", _wanted_lanes),
+    Rule("claim-ready", "`claim_ready` claims what is there, and returns None if nothing is.", _ready),
     Rule(
         "left-claim",
         "A claim left without commit puts its envelope back at the head of its lane.",

@@ -197,6 +197,15 @@ async def _take_over_wakes(rig: Rig) -> None:
     )
 
 
+async def _take_over_arrives(rig: Rig) -> None:
+    sent = await rig.send_some(1)
+    successor = await rig.bench.rebuild()
+    claimer = await rig.start(lambda: rig.take(successor))
+    successor.take_over(rig.receiver)
+    await rig.settle()
+    rig.same(sent, [claimer.result], "what a claim got that waited on the successor")
+
+
 async def _take_over_refuses(rig: Rig) -> None:
     sent = await rig.send_some(1)
     successor = await rig.bench.rebuild()
@@ -274,6 +283,7 @@ ENDING_RULES: Final = (
         "A claim that waits on the previous one gets ClosedResourceError.",
         _take_over_wakes,
     ),
+    Rule("take-over-arrives", "A claim that waits on the successor gets what moves.", _take_over_arrives),
     Rule(
         "take-over-refuses",
         "The previous one refuses afterwards, and has nothing more to give.",

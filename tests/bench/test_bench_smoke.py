@@ -72,20 +72,26 @@ def test_ours_and_the_floor_have_a_figure_for_every_row_of_their_setting(setting
         assert figures.ratio(setting.ours.label, setting.floor.label, row.name) is not None
 
 
-def test_one_that_fails_is_named_with_its_innermost_error_and_the_others_go_on() -> None:
-    def fail(_scale: Scale) -> Mapping[str, float]:
-        raise ExceptionGroup("outer", [ValueError("inner")])
+def test_one_that_fails_half_way_is_named_with_its_innermost_error_and_has_no_figure() -> None:
+    turns = 0
+
+    def fail_at_last(_scale: Scale) -> Mapping[str, float]:
+        nonlocal turns
+        turns += 1
+        if turns == 3:
+            raise ExceptionGroup("outer", [ValueError("inner")])
+        return {"row": 1.0}
 
     setting = Setting(
         rows=(Row(name="row", what="a row", unit="us", goal=Goal(limit=1.0)),),
         floor=Contestant(label="floor", turn=lambda _: {"row": 2.0}),
         ours=Contestant(label="ours", turn=lambda _: {"row": 3.0}),
         peers=(
-            Contestant(label="failing", turn=fail),
-            Contestant(label="absent", turn=fail, needs="a_module_that_nobody_has"),
+            Contestant(label="failing", turn=fail_at_last),
+            Contestant(label="absent", turn=fail_at_last, needs="a_module_that_nobody_has"),
         ),
     )
-    figures = take_turns(setting, 3, TINY)
+    figures = take_turns(setting, 2, TINY)
     assert figures.failed == {"failing": "ValueError: inner"}
     assert figures.median("failing", "row") is None
     assert figures.ratio("ours", "floor", "row") == 1.5

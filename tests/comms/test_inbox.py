@@ -334,6 +334,16 @@ async def test_a_claimer_of_the_previous_is_told_and_takes_nothing_along() -> No
     assert take_all(inbox) == ["1"]
 
 
+async def test_a_claimer_that_waits_gets_what_a_take_over_brings() -> None:
+    previous, inbox = Inbox(), Inbox()
+    previous.put_nowait(note(1))
+    async with trio.open_nursery() as nursery:
+        claimer = Started(nursery, inbox.claim)
+        await trio.testing.wait_all_tasks_blocked()
+        inbox.take_over(previous)
+    assert claimer.result.envelope.id == "1"
+
+
 async def test_an_inbox_that_was_taken_over_refuses_and_says_why() -> None:
     previous, inbox = Inbox(), Inbox()
     inbox.take_over(previous)

@@ -103,8 +103,18 @@ async def test_after_a_take_over_by_another_peer_the_old_peer_id_is_closed(netwo
     new.take_over(old)
     late = await alice.send(alice.envelope(old.peer_id, 2))
     assert late.reason is DropReason.CLOSED
+    assert old.peer_id not in network.routes
     assert bodies(new) == [1]
     assert receipt.status is ReceiptStatus.ADMITTED
+
+
+async def test_after_a_take_over_by_another_peer_a_stand_by_of_the_old_one_is_its_route(
+    network: MemoryNetwork,
+) -> None:
+    alice, old, spare, new = (MemoryComms(network, name) for name in ("alice", "bob", "bob", "mob"))
+    new.take_over(old)
+    await alice.send(alice.envelope(old.peer_id, 1))
+    assert (bodies(spare), bodies(new)) == ([1], [])
 
 
 async def test_an_unknown_recipient_is_closed(network: MemoryNetwork) -> None:

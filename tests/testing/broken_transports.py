@@ -145,6 +145,11 @@ class RaisesItsOwn(Fragile):
             raise IndexError("the inbox is empty") from None
 
 
+class ReadyOrBlocked(Fragile):
+    def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
+        return self.claim_nowait(lanes=lanes)
+
+
 class _TailClaim(WrappedClaim):
     def __exit__(self, *args: object) -> None:
         super().__exit__(*args)
@@ -411,6 +416,13 @@ class ClaimerSleepsOn(Fragile):
         super().take_over(previous)
 
 
+class ArrivesUnnoticed(Fragile):
+    def take_over(self, previous: CommsRuntime) -> None:
+        asleep, self.inbox._asleep = self.inbox._asleep, False
+        super().take_over(previous)
+        self.inbox._asleep = asleep
+
+
 class LooksEmptyAfterwards(Fragile):
     taken = False
 
@@ -446,6 +458,7 @@ BROKEN: Final[dict[str, type[MemoryComms]]] = {
     "arrival-wakes": ClaimNeverWakes,
     "control-first": WorkFirst,
     "wanted-lanes": IgnoresLanes,
+    "claim-ready": ReadyOrBlocked,
     "left-claim": BackToTheTail,
     "commit-once": CommitsTwice,
     "receipts": AlwaysAdmitted,
@@ -478,6 +491,7 @@ BROKEN: Final[dict[str, type[MemoryComms]]] = {
     "take-over-window": FreshWindow,
     "take-over-claim": TwoOpenClaims,
     "take-over-wakes": ClaimerSleepsOn,
+    "take-over-arrives": ArrivesUnnoticed,
     "take-over-refuses": LooksEmptyAfterwards,
     "take-over-close": ClosesItsSuccessor,
 }
