@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ._messages import Envelope, Receipt, ReceiptStatus, TrustSource
     from ._policy import Backoff, RespawnPolicy
     from ._reports import (
-        Abandoned,
         AbandonCause,
+        Abandoned,
         DrainSnapshot,
         IngressResult,
         IngressUpdate,

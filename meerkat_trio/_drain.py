@@ -18,8 +18,8 @@ from .authority import DrainEnding, DropReason, Lane
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .abc import Claim, CommsRuntime
     from ._messages import Envelope
+    from .abc import Claim, CommsRuntime
 
 __all__ = ["BATCH", "Intake", "Verdict", "drain"]
 
@@ -108,7 +108,8 @@ async def _claim_timely(
     """Wait for an envelope; None when ``idle_timeout`` has passed and the inbox is empty."""
     while not has_room():
         # A session with a full queue is not idle, so there is no time-out here.
-        with trio.CancelScope() as intake.room_scope:
+        with trio.CancelScope() as scope:
+            intake.room_scope = scope
             try:
                 return await comms.claim(lanes=CONTROL_LANE)
             finally:

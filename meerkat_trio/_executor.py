@@ -130,7 +130,7 @@ class Executor:
         "_stopping",
     )
 
-    def __init__(  # noqa: PLR0913 - all of it is needed for every run
+    def __init__(
         self,
         host: ExecutorHost,
         session: object,

@@ -83,7 +83,7 @@ class MeerkatMachine:
 
     # --- sessions -----------------------------------------------------------------------------------
 
-    async def register(  # noqa: PLR0913 - each is a named bound of a session
+    async def register(
         self,
         session_id: SessionId,
         executor: Handler | None = None,
@@ -283,7 +283,7 @@ class MeerkatMachine:
 
 
 @asynccontextmanager
-async def open_machine(  # noqa: PLR0913 - each is a named policy of a machine
+async def open_machine(
     *,
     respawn: RespawnPolicy | None = None,
     grace: float = 5.0,

@@ -214,7 +214,7 @@ class Session:
         _require_ingress(comms, mode, idle_timeout)
         return await self._attach(comms, AttachSessionIngress(comms.runtime_id, mode, idle_timeout))
 
-    async def attach_mob_ingress(  # noqa: PLR0913 - the mob's identity on top of `attach_ingress`
+    async def attach_mob_ingress(
         self,
         comms: CommsRuntime,
         mob_id: MobId,
@@ -399,7 +399,7 @@ class Session:
 
     # --- messages -----------------------------------------------------------------------------------
 
-    async def deliver(self, body: Any, *, sender: PeerId | None = None) -> None:  # noqa: ANN401 - what the handler gets
+    async def deliver(self, body: Any, *, sender: PeerId | None = None) -> None:
         """Queue a message without a transport, waiting while the work queue is full.
 
         Args:

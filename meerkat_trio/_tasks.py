@@ -25,17 +25,21 @@ from attrs import field, frozen
 
 from . import authority
 from ._drain import Verdict, drain
-from ._executor import Executor, Run, WorkQueue
-from ._reports import Abandoned, AbandonCause, SessionEnd
+from ._executor import Executor, WorkQueue
+from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
 from .authority import (
     AdmissionClass,
     AdmissionTrust,
+    Admit,
+    Admitted,
+    BeginRun,
     CommsDrainMode,
     DrainEnding,
     DropReason,
     Ending,
     EnvelopeKind,
+    RunFinished,
     RunOutcome,
 )
 
@@ -54,6 +58,7 @@ _ADMITTED: Final = Verdict.ADMITTED
 _DISMISSED: Final = Verdict.DISMISSED
 _MANUAL: Final = AdmissionTrust.MANUAL
 _NONE: Final = AdmissionTrust.NONE
+_DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
 
@@ -202,15 +207,18 @@ class SessionTasks:
 
     def apply(self, input_: Input) -> Step:
         """Apply one input, realise its effects, tell whoever watches."""
+        step = self._decide(input_)
+        if step.effects or self.subscriptions or self.waiters.waiting:
+            self._publish(step)
+        return step
+
+    def _decide(self, input_: Input) -> Step:
         try:
-            step = self.authority.apply(input_)
+            return self.authority.apply(input_)
         except authority.InvariantViolated as error:
             if self.error is None:
                 self.fault(error)
             raise
-        if step.effects or self.subscriptions or self.waiters.waiting:
-            self._publish(step)
-        return step
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit rehearsed steps and realise them in order."""
@@ -452,7 +460,7 @@ class SessionTasks:
                     )
                     ending, error = DrainEnding.EXCEPTION, failure
                 except BaseExceptionGroup as failures:
-                    # Cancelled from above while the transport's own nursery failed: keep what failed, let the rest go on.
+                    # Cancelled from above while the transport's own nursery failed: keep what failed.
                     cancelled, error = failures.split(trio.Cancelled)
                     raise cancelled or failures from None
                 if self.binding is binding:
@@ -507,13 +515,16 @@ class SessionTasks:
         if trust is None:
             comms = self.bound_comms
             trust = _MANUAL if comms is not None and comms.is_manually_trusted(sender) else _NONE
-        admit = authority.Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
+        admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
-            step = self.apply(admit)
+            # The answer is read from the step, so there is nothing to realise.
+            step = self._decide(admit)
         except authority.TransitionRejected:
             return Verdict.REFUSED
+        if self.subscriptions or self.waiters.waiting:
+            self._publish(step)
         effect = step.effects[0]
-        if effect.__class__ is not authority.Admitted:
+        if effect.__class__ is not Admitted:
             return self._dropped(effect)
         admission = effect.admission
         if admission in _HANDLED_BY_EXECUTOR:
@@ -521,7 +532,7 @@ class SessionTasks:
             self.queue.append((envelope, admission))
             if self.executor is not None:
                 self.executor.wake()
-        elif admission is AdmissionClass.DISMISSAL:
+        elif admission is _DISMISSAL:
             return _DISMISSED
         elif admission is AdmissionClass.BRIDGE_COMMAND:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
@@ -560,7 +571,7 @@ class SessionTasks:
         """Record that a run begins."""
         self.counts.runs += 1
         run_id = str(self.counts.runs)
-        self.apply(authority.BeginRun(run_id, message.id))
+        self.apply(BeginRun(run_id, message.id))
         return run_id
 
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
@@ -591,7 +602,7 @@ class SessionTasks:
             counts.retried += 1
         else:
             counts.returned += 1
-        self.apply(authority.RunFinished(run_id, outcome))
+        self.apply(RunFinished(run_id, outcome))
 
     def _done_with(self, message: Envelope) -> None:
         if message.kind is _REQUEST and message.correlation is not None:

@@ -9,7 +9,7 @@ transition itself; nobody may assign to their fields (a test reads the source fo
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
@@ -81,6 +81,8 @@ __all__ = [
 ]
 
 
+_NO_COUNTERS: Final = Counters()
+
 # --- session ---------------------------------------------------------------------------------------
 
 
@@ -90,7 +92,7 @@ class Register:
 
     session_id: SessionId
     """The session's id."""
-    counters: Counters = Counters()
+    counters: Counters = _NO_COUNTERS
     """What the machine remembers of this id; no counter falls below it."""
 
 

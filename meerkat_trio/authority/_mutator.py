@@ -78,7 +78,9 @@ class Authority:
                 break
         else:
             raise TransitionRejected(state.session.phase, input, "phase")
-        for name, holds in row.guards:
+        if row.refuses_ending and state.session.ending is not None:
+            raise TransitionRejected(state.session.phase, input, "not_ending")
+        for name, holds in row.checks:
             if not holds(state, input):
                 raise TransitionRejected(state.session.phase, input, name)
         if row.update is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from ._values import SessionPhase
 
@@ -38,6 +38,10 @@ class Row:
     """Chooses between rows for the same input: False passes on to the next row."""
     guards: tuple[tuple[str, Predicate], ...]
     """Named conditions: the first that fails rejects the input."""
+    refuses_ending: bool = field(init=False)
+    """Whether the first guard is ``not_ending``, which `apply` tests in place: most rows of the hot path have it."""
+    checks: tuple[tuple[str, Predicate], ...] = field(init=False)
+    """The other guards."""
     update: Callable[[SessionState, Any], SessionState] | None
     """Makes the next state; None changes nothing."""
     emit: Callable[[SessionState, SessionState, Any], tuple[Effect, ...]] | None
@@ -49,8 +53,16 @@ class Row:
     doc: str
     """What it does, in a few words, for the printed table."""
 
+    @refuses_ending.default
+    def _first_guard_is_not_ending(self) -> bool:
+        return bool(self.guards) and self.guards[0][0] == "not_ending"
 
-def row(  # noqa: PLR0913 - the columns of the table
+    @checks.default
+    def _guards_after_not_ending(self) -> tuple[tuple[str, Predicate], ...]:
+        return self.guards[1:] if self.refuses_ending else self.guards
+
+
+def row(
     name: str,
     doc: str,
     *,

@@ -133,7 +133,7 @@ class SupervisorRegion:
     """The binding that was revoked last, by peer and epoch."""
     epoch_floor: int = 0
     """Highest epoch ever bound; only higher ones can be bound."""
-    obligations: Mapping[Obligation, int] = {}  # noqa: RUF012 - replaced, never mutated
+    obligations: Mapping[Obligation, int] = {}
     """What the trust store still has to be told, with the attempts so far."""
     token_hash: bytes | None = None
     """Hash of the bootstrap token."""
@@ -160,9 +160,9 @@ class PeersRegion:
 
     local_endpoint: PeerEndpoint | None = None
     """Where the session is reached."""
-    direct: Mapping[PeerId, PeerEndpoint] = {}  # noqa: RUF012 - replaced, never mutated
+    direct: Mapping[PeerId, PeerEndpoint] = {}
     """Peers trusted directly."""
-    overlay: Mapping[PeerId, PeerEndpoint] = {}  # noqa: RUF012 - replaced, never mutated
+    overlay: Mapping[PeerId, PeerEndpoint] = {}
     """Peers the mob contributes."""
     overlay_epoch: int = 0
     """Epoch of the overlay."""
@@ -174,7 +174,7 @@ class PeersRegion:
 class RequestsRegion:
     """Requests that are open in either direction."""
 
-    outbound: Mapping[CorrelationId, tuple[PeerId, RequestStatus]] = {}  # noqa: RUF012 - replaced, never mutated
+    outbound: Mapping[CorrelationId, tuple[PeerId, RequestStatus]] = {}
     """Own requests: addressee and how far they are."""
     inbound: frozenset[tuple[PeerId, CorrelationId]] = frozenset()
     """Requests of others that are not answered yet."""

@@ -151,7 +151,7 @@ def _other_peer_owed(kind: ObligationKind) -> _Condition:
     return lambda s, _: any(k is kind for k, _p, _e in s.supervisor.obligations)
 
 
-def _stale_rows(name: str, on: type[_Published] | type[_Revoked], kind: ObligationKind) -> tuple[Row, ...]:
+def _stale_rows(name: str, on: type[_Published | _Revoked], kind: ObligationKind) -> tuple[Row, ...]:
     observation = partial(row, region="supervisor", on=on)
     return (
         observation(

@@ -171,7 +171,7 @@ class MemoryComms(CommsRuntime):
     def envelope(
         self,
         recipient: PeerId,
-        body: Any = None,  # noqa: ANN401 - a body may be anything the transport can carry
+        body: Any = None,
         *,
         id: MessageId | None = None,  # noqa: A002 - the field's name
         kind: EnvelopeKind = EnvelopeKind.MESSAGE,
@@ -250,7 +250,7 @@ class MemoryComms(CommsRuntime):
         """
         if not isinstance(previous, MemoryComms):
             raise TypeError(f"take_over: a MemoryComms cannot take over a {type(previous).__name__}")
-        if previous._network is not self._network:
+        if previous._network is not self._network:  # noqa: SLF001 - of our own class
             raise ValueError("take_over: the previous comms runtime is on another MemoryNetwork")
         if self.inbox.closed is not None:
             raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")

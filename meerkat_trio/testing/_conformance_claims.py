@@ -63,9 +63,7 @@ async def _wanted_lanes(rig: Rig) -> None:
 
     attempt = await rig.start(take_control)
     work = await rig.send_some(1)
-    rig.expect(
-        attempt.waiting, f"a claim of the control lane has to wait while only work comes, but {attempt}"
-    )
+    rig.expect(attempt.waiting, f"a claim of the control lane has to wait while only work comes, but {attempt}")
     control = await rig.send_some(1, control=True)
     rig.same(control, [attempt.result], "what a claim of the control lane got")
     await rig.raises(
@@ -84,7 +82,7 @@ async def _nowait(rig: Rig) -> None:
         rig.same(sent, [claim.envelope.body], "what claim_nowait got")
 
 
-class _Interrupted(Exception):  # noqa: N818 - stands for whatever a caller's block may raise
+class _Interrupted(Exception):
     pass
 
 
@@ -98,9 +96,7 @@ async def _ready(rig: Rig) -> None:
         return
     with claim:
         rig.same(sent, [claim.envelope.body], "what claim_ready got")
-        await rig.raises(
-            trio.BusyResourceError, rig.receiver.claim_ready, "claim_ready while a claim is open"
-        )
+        await rig.raises(trio.BusyResourceError, rig.receiver.claim_ready, "claim_ready while a claim is open")
 
 
 async def _left_claim(rig: Rig) -> None:
@@ -141,16 +137,12 @@ async def _receipts(rig: Rig) -> None:
 async def _one_claimer(rig: Rig) -> None:
     attempt = await rig.start(lambda: rig.take(rig.receiver))
     await rig.raises(trio.BusyResourceError, rig.receiver.claim, "claim while another task waits in it")
-    await rig.raises(
-        trio.BusyResourceError, rig.receiver.claim_nowait, "claim_nowait while a task waits in claim"
-    )
+    await rig.raises(trio.BusyResourceError, rig.receiver.claim_nowait, "claim_nowait while a task waits in claim")
     attempt.cancel()
     await rig.send_some(2)
     with await rig.receiver.claim():
         await rig.raises(trio.BusyResourceError, rig.receiver.claim, "claim while a claim is open")
-        await rig.raises(
-            trio.BusyResourceError, rig.receiver.claim_nowait, "claim_nowait while a claim is open"
-        )
+        await rig.raises(trio.BusyResourceError, rig.receiver.claim_nowait, "claim_nowait while a claim is open")
 
 
 async def _leave_one(comms: CommsRuntime) -> None:
@@ -167,9 +159,7 @@ async def _cancelled_claim(rig: Rig) -> None:
             await trio.lowlevel.checkpoint()
         attempt.cancel()
         await rig.settle()
-        rig.same(
-            [note.body], await rig.take_all(rig.receiver), "what is there after the claimer was cancelled"
-        )
+        rig.same([note.body], await rig.take_all(rig.receiver), "what is there after the claimer was cancelled")
 
 
 async def _checkpoints(rig: Rig) -> None:
@@ -196,17 +186,13 @@ async def _statistics(rig: Rig) -> None:
     rig.same(False, found.claim_open, "claim_open")  # noqa: FBT003 - the expected value
     with await rig.receiver.claim():
         found = rig.receiver.statistics()
-        rig.same(
-            (0, True), (found.control_waiting, found.claim_open), "control_waiting, claim_open when claimed"
-        )
+        rig.same((0, True), (found.control_waiting, found.claim_open), "control_waiting, claim_open when claimed")
     attempt.cancel()
 
 
 CLAIM_RULES: Final = (
     Rule("identity", "The peer id belongs to the key; a rebuilt instance has the same ids.", _identity),
-    Rule(
-        "claim-nowait", "`claim_nowait` claims what is there, and raises WouldBlock if nothing is.", _nowait
-    ),
+    Rule("claim-nowait", "`claim_nowait` claims what is there, and raises WouldBlock if nothing is.", _nowait),
     Rule("order", "Envelopes of a lane are claimed in the order in which their sender sent them.", _order),
     Rule("arrival-wakes", "A waiting claim wakes when an envelope comes.", _wakes),
     Rule("control-first", "Control is claimed before work that came earlier.", _control_first),

@@ -24,9 +24,7 @@ _DROPPED: Final = (ReceiptStatus.DROPPED, DropReason.CLOSED)
 _ADMITTED: Final = (ReceiptStatus.ADMITTED, None)
 
 
-def _same_status(
-    rig: Rig, expected: tuple[ReceiptStatus, DropReason | None], receipt: object, what: str
-) -> None:
+def _same_status(rig: Rig, expected: tuple[ReceiptStatus, DropReason | None], receipt: object, what: str) -> None:
     found = (receipt.status, receipt.reason) if isinstance(receipt, Receipt) else receipt
     rig.same(expected, found, what)
 
@@ -44,9 +42,7 @@ async def _closing_wakes(rig: Rig) -> None:
     claimer = await rig.start(rig.other.claim)
     await rig.other.aclose()
     await rig.settle()
-    rig.expect(
-        isinstance(claimer.error, trio.ClosedResourceError), f"a claim waited when it closed, but {claimer}"
-    )
+    rig.expect(isinstance(claimer.error, trio.ClosedResourceError), f"a claim waited when it closed, but {claimer}")
     await rig.fill_work()
     sender = await rig.start(lambda: rig.sender.send(rig.note()))
     await rig.receiver.aclose()
@@ -59,9 +55,7 @@ async def _closing_cancelled(rig: Rig) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await rig.receiver.aclose()
-    await rig.raises(
-        trio.ClosedResourceError, rig.receiver.claim_nowait, "claim_nowait after a cancelled aclose"
-    )
+    await rig.raises(trio.ClosedResourceError, rig.receiver.claim_nowait, "claim_nowait after a cancelled aclose")
 
 
 async def _closing_claim(rig: Rig) -> None:
@@ -75,9 +69,7 @@ async def _closing_claim(rig: Rig) -> None:
                 claim.commit()
         await rig.settle()
         expected = _ADMITTED if commit else _DROPPED
-        _same_status(
-            rig, expected, receipt, f"a claim open at aclose, {'committed' if commit else 'left'} later"
-        )
+        _same_status(rig, expected, receipt, f"a claim open at aclose, {'committed' if commit else 'left'} later")
 
 
 async def _closed_recipient(rig: Rig) -> None:
@@ -110,9 +102,7 @@ async def _take_over_closed(rig: Rig) -> None:
     successor = await rig.bench.rebuild()
     await successor.aclose()
     sent = await rig.send_some(2)
-    await rig.raises(
-        trio.ClosedResourceError, lambda: successor.take_over(rig.receiver), "take_over by a closed one"
-    )
+    await rig.raises(trio.ClosedResourceError, lambda: successor.take_over(rig.receiver), "take_over by a closed one")
     rig.same(sent, await rig.take_all(rig.receiver), "what is there after a take-over that was refused")
 
 
@@ -149,9 +139,7 @@ async def _take_over_parked(rig: Rig) -> None:
     successor.take_over(rig.receiver)
     rig.same(sent, await rig.take_all(successor), "what was claimed after a take-over with waiting senders")
     for attempt in attempts:
-        _same_status(
-            rig, _ADMITTED, attempt.result, "the receipt of an envelope that waited during a take-over"
-        )
+        _same_status(rig, _ADMITTED, attempt.result, "the receipt of an envelope that waited during a take-over")
 
 
 async def _take_over_window(rig: Rig) -> None:
@@ -172,9 +160,7 @@ async def _take_over_claim(rig: Rig) -> None:
         successor = await rig.bench.rebuild()
         with await receiver.claim() as claim:
             successor.take_over(receiver)
-            await rig.raises(
-                trio.WouldBlock, successor.claim_nowait, "claim_nowait while the moved claim is open"
-            )
+            await rig.raises(trio.WouldBlock, successor.claim_nowait, "claim_nowait while the moved claim is open")
             attempt = await rig.start(lambda successor=successor: rig.take(successor))  # type: ignore[misc]
             rig.expect(attempt.waiting, f"claim has to wait while the moved claim is open, but {attempt}")
             if commit:
@@ -192,9 +178,7 @@ async def _take_over_wakes(rig: Rig) -> None:
     successor = await rig.bench.rebuild()
     successor.take_over(rig.receiver)
     await rig.settle()
-    rig.expect(
-        isinstance(claimer.error, trio.ClosedResourceError), f"a claim of the previous waited, but {claimer}"
-    )
+    rig.expect(isinstance(claimer.error, trio.ClosedResourceError), f"a claim of the previous waited, but {claimer}")
 
 
 async def _take_over_arrives(rig: Rig) -> None:
@@ -267,9 +251,7 @@ ENDING_RULES: Final = (
         _take_over_foreign,
     ),
     Rule("take-over-closed", "A closed runtime takes nothing over, and nothing changes.", _take_over_closed),
-    Rule(
-        "take-over-queue", "What was accepted moves in its order, and its receipts with it.", _take_over_queue
-    ),
+    Rule("take-over-queue", "What was accepted moves in its order, and its receipts with it.", _take_over_queue),
     Rule("take-over-front", "What moves goes in front of the successor's own.", _take_over_front),
     Rule("take-over-parked", "Waiting senders move in their order and wait on.", _take_over_parked),
     Rule("take-over-window", "Duplicates of what the previous one saw are still known.", _take_over_window),

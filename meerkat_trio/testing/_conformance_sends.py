@@ -32,9 +32,7 @@ async def _full_lane(rig: Rig) -> None:
     rig.expect(attempt.waiting, f"send to a full lane has to wait, but {attempt}")
     rig.same(sent[0], await rig.take(rig.receiver), "the first envelope")
     await rig.settle()
-    rig.expect(
-        attempt.error is None and not attempt.waiting, f"send has to end when there is room, but {attempt}"
-    )
+    rig.expect(attempt.error is None and not attempt.waiting, f"send has to end when there is room, but {attempt}")
     rig.same([*sent[1:], late.body], await rig.take_all(rig.receiver), "what was sent")
 
 
@@ -79,9 +77,7 @@ async def _no_overtaking(rig: Rig) -> None:
     parked, _ = await _park(rig, rig.sender)
     rig.same(sent[0], await rig.take(rig.receiver), "the first envelope")
     # No checkpoint since the commit: room, if there is any, belongs to the one that waits.
-    await rig.raises(
-        trio.WouldBlock, lambda: rig.sender.send_nowait(rig.note()), "send_nowait past a waiting sender"
-    )
+    await rig.raises(trio.WouldBlock, lambda: rig.sender.send_nowait(rig.note()), "send_nowait past a waiting sender")
     rig.same(sent[1:] + parked, await rig.take_all(rig.receiver), "what was sent")
 
 
@@ -119,9 +115,7 @@ async def _duplicates(rig: Rig) -> None:
         await rig.settle()
         if again:
             rig.same(DropReason.DUPLICATE, receipt.reason, "the receipt of a second envelope with one id")
-    rig.expect(
-        (await rig.other.send(twin)).reason is None, "another sender's envelope with that id was dropped"
-    )
+    rig.expect((await rig.other.send(twin)).reason is None, "another sender's envelope with that id was dropped")
     rig.same([note.body, twin.body], await rig.take_all(rig.receiver), "what is there after a duplicate")
     receipt = await rig.sender.send(note)
     await rig.settle()
@@ -189,14 +183,10 @@ SEND_RULES: Final = (
         "A waiting send that is cancelled was not sent, and may be sent again.",
         _cancelled_send,
     ),
-    Rule(
-        "all-or-nothing", "A send cancelled at any moment returned and was sent, or was not.", _all_or_nothing
-    ),
+    Rule("all-or-nothing", "A send cancelled at any moment returned and was sent, or was not.", _all_or_nothing),
     Rule("duplicates", "A second envelope with the same sender and id is dropped as DUPLICATE.", _duplicates),
     Rule("own-sender", "An envelope in another's name is refused with ValueError.", _own_sender),
-    Rule(
-        "receipt-waiters", "Any number of tasks may wait on the receipt of `send_nowait`.", _unread_receipts
-    ),
+    Rule("receipt-waiters", "Any number of tasks may wait on the receipt of `send_nowait`.", _unread_receipts),
     Rule("trust-by-source", "Each source adds, replaces and removes its own edges alone.", _trust_by_source),
     Rule("manual-trust", "`is_manually_trusted` looks at edges of source MANUAL alone.", _manual_trust),
 )

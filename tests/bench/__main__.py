@@ -63,9 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bench", description="Compare us with floors and peers."
-    )
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Compare us with floors and peers.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--only", metavar="NAME", help="only the rows whose name begins with NAME")
     parser.add_argument("--rounds", type=_positive, metavar="N", help=f"counted rounds (default {_ROUNDS})")

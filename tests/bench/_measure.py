@@ -35,9 +35,11 @@ class Scale:
     """Rebinds of one drain."""
     crowd: int = 100_000
     """Sessions of the deep rows."""
+    patience: float = 200.0
+    """Seconds after which a turn of ours that hangs is given up."""
 
 
-TINY: Final = Scale(applies=200, messages=128, sessions=20, rebinds=5, crowd=100)
+TINY: Final = Scale(applies=200, messages=128, sessions=20, rebinds=5, crowd=100, patience=20.0)
 """Enough to see that everything runs."""
 
 
@@ -128,9 +130,7 @@ def take_turns(setting: Setting, rounds: int, scale: Scale) -> Figures:
 
     Those that are not present are passed over. One that fails is out of the run, and named with its error.
     """
-    running = [
-        contestant for contestant in (setting.floor, setting.ours, *setting.peers) if contestant.present
-    ]
+    running = [contestant for contestant in (setting.floor, setting.ours, *setting.peers) if contestant.present]
     values: dict[str, list[Mapping[str, float]]] = {contestant.label: [] for contestant in running}
     failed: dict[str, str] = {}
 
@@ -141,7 +141,7 @@ def take_turns(setting: Setting, rounds: int, scale: Scale) -> Figures:
             gc.collect()  # nobody pays for the garbage of the one before
             try:
                 yield contestant.label, contestant.turn(turn_scale)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            except Exception as error:
                 failed[contestant.label] = _tell(error)
 
     for _ in play(TINY):

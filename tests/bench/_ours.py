@@ -5,19 +5,36 @@ The only file of the benchmarks that knows how an application uses the library.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
+
+import trio
 
 import meerkat_trio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    import trio
+    from ._measure import Scale
 
-__all__ = ["PATIENCE", "count_down", "idle_handler", "made_comms", "register_all", "trusted_sender"]
+__all__ = ["count_down", "idle_handler", "made_comms", "register_all", "run_ours", "trusted_sender"]
 
-PATIENCE: Final = 200.0
-"""Seconds after which a turn of ours that hangs is given up."""
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+def run_ours(measure: Callable[[Unpack[Arguments]], Awaitable[T]], scale: Scale, *arguments: *Arguments) -> T:
+    """Run a measurement; one that hangs fails instead, and is told as a failure.
+
+    Raises:
+        trio.TooSlowError: it took longer than ``scale.patience``.
+    """
+
+    async def within_patience() -> T:
+        with trio.fail_after(scale.patience):
+            return await measure(*arguments)
+
+    return trio.run(within_patience)
 
 
 def made_comms(network: meerkat_trio.MemoryNetwork, count: int) -> list[meerkat_trio.MemoryComms]:

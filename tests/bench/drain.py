@@ -20,7 +20,7 @@ import trio.testing
 import meerkat_trio
 
 from ._measure import Contestant, Goal, Row, Scale, Setting
-from ._ours import PATIENCE, count_down, made_comms, register_all, trusted_sender
+from ._ours import count_down, made_comms, register_all, run_ours, trusted_sender
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -34,9 +34,7 @@ _BUFFER: Final = 64
 # --- floor and plain Trio ----------------------------------------------------------------------------
 
 
-async def _receive(
-    channel: trio.MemoryReceiveChannel[int], handle: Callable[[object], Awaitable[None]]
-) -> None:
+async def _receive(channel: trio.MemoryReceiveChannel[int], handle: Callable[[object], Awaitable[None]]) -> None:
     async for message in channel:
         await handle(message)
 
@@ -187,21 +185,18 @@ async def _ours(
     done = trio.Event()
     network = meerkat_trio.MemoryNetwork()
     inbox = made_comms(network, 1)
-    with trio.fail_after(PATIENCE):
-        async with meerkat_trio.open_machine() as machine:
-            await register_all(machine, inbox, count_down(count, done))
-            peers = [await trusted_sender(network, f"sender-{number}", inbox) for number in range(senders)]
-            recipient = inbox[0].peer_id
-            ready = [
-                [peer.envelope(recipient, number) for number in range(count // senders)] for peer in peers
-            ]
-            await trio.testing.wait_all_tasks_blocked()
-            start = perf_counter()
-            async with trio.open_nursery() as nursery:
-                for peer, envelopes in zip(peers, ready, strict=True):
-                    nursery.start_soon(send, peer, envelopes)
-                await done.wait()
-                taken = perf_counter() - start
+    async with meerkat_trio.open_machine() as machine:
+        await register_all(machine, inbox, count_down(count, done))
+        peers = [await trusted_sender(network, f"sender-{number}", inbox) for number in range(senders)]
+        recipient = inbox[0].peer_id
+        ready = [[peer.envelope(recipient, number) for number in range(count // senders)] for peer in peers]
+        await trio.testing.wait_all_tasks_blocked()
+        start = perf_counter()
+        async with trio.open_nursery() as nursery:
+            for peer, envelopes in zip(peers, ready, strict=True):
+                nursery.start_soon(send, peer, envelopes)
+            await done.wait()
+            taken = perf_counter() - start
     return taken / count * 1e6
 
 
@@ -218,8 +213,8 @@ def _setting(senders: int, *, limit: float, aim: float) -> Setting:
 
     def ours(scale: Scale) -> dict[str, float]:
         return {
-            send: trio.run(_ours, senders, scale.messages, _send_ours),
-            burst: trio.run(_ours, senders, scale.messages, _burst_ours),
+            send: run_ours(_ours, scale, senders, scale.messages, _send_ours),
+            burst: run_ours(_ours, scale, senders, scale.messages, _burst_ours),
         }
 
     def both(measure: Callable[[int], float]) -> Callable[[Scale], dict[str, float]]:

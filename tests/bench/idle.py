@@ -20,7 +20,7 @@ import trio.testing
 import meerkat_trio
 
 from ._measure import Contestant, Goal, Row, Scale, Setting
-from ._ours import PATIENCE, made_comms, register_all
+from ._ours import made_comms, register_all, run_ours
 from ._trees import asyncio_tasks, channel_drains, trees
 
 if TYPE_CHECKING:
@@ -48,16 +48,15 @@ async def _weigh(count: int, stand: Callable[[int], AbstractAsyncContextManager[
 
 
 async def _ours(count: int) -> float:
-    with trio.fail_after(PATIENCE):
-        async with meerkat_trio.open_machine() as machine:
-            tracemalloc.start()
-            try:
-                before = _held()
-                await register_all(machine, made_comms(meerkat_trio.MemoryNetwork(), count))
-                await trio.testing.wait_all_tasks_blocked()
-                return (_held() - before) / count / 1024
-            finally:
-                tracemalloc.stop()
+    async with meerkat_trio.open_machine() as machine:
+        tracemalloc.start()
+        try:
+            before = _held()
+            await register_all(machine, made_comms(meerkat_trio.MemoryNetwork(), count))
+            await trio.testing.wait_all_tasks_blocked()
+            return (_held() - before) / count / 1024
+        finally:
+            tracemalloc.stop()
 
 
 def _transports(count: int) -> float:
@@ -81,14 +80,12 @@ def _setting(name: str, what: str, count: Callable[[Scale], int], *, deep: bool)
         floor=stand("session task, nursery, 1 child", trees(1)),
         ours=Contestant(
             label="session with its transport",
-            turn=lambda scale: {name: trio.run(_ours, count(scale))},
+            turn=lambda scale: {name: run_ours(_ours, scale, count(scale))},
         ),
         peers=()
         if deep
         else (
-            Contestant(
-                label="the transport's part of ours", turn=lambda scale: {name: _transports(count(scale))}
-            ),
+            Contestant(label="the transport's part of ours", turn=lambda scale: {name: _transports(count(scale))}),
             stand("session task, nursery, 2 children", trees(2)),
             stand("task with a scope", trees(0)),
             stand("trio channel drain", channel_drains),
@@ -104,7 +101,5 @@ def _setting(name: str, what: str, count: Callable[[Scale], int], *, deep: bool)
 
 SETTINGS: Final = (
     _setting(_NAME, "memory of an idle session", lambda scale: scale.sessions, deep=False),
-    _setting(
-        f"{_NAME}-crowd", "memory of an idle session, 100,000 of them", lambda scale: scale.crowd, deep=True
-    ),
+    _setting(f"{_NAME}-crowd", "memory of an idle session, 100,000 of them", lambda scale: scale.crowd, deep=True),
 )

@@ -21,7 +21,7 @@ def run_in_virtual_time(
     call: Callable[[], Awaitable[None]],
     *,
     clock: trio.abc.Clock | None = None,
-    **options: Any,  # noqa: ANN401 - as `trio.run`
+    **options: Any,
 ) -> None:
     """Run a test like `trio.run`, on a clock that jumps."""
 

@@ -66,7 +66,7 @@ def test_an_idle_inbox_is_small() -> None:
         per_inbox = (tracemalloc.get_traced_memory()[0] - before) / len(inboxes)
     finally:
         tracemalloc.stop()
-    assert per_inbox < 600  # noqa: PLR2004 - bytes; one deque alone has more
+    assert per_inbox < 600
 
 
 def test_an_open_claim_occupies_its_slot_in_the_bound() -> None:
@@ -273,7 +273,7 @@ async def test_a_sender_that_moved_can_still_be_cancelled() -> None:
 
 
 @pytest.mark.parametrize("commit", [True, False])
-async def test_a_claim_stays_valid_along_a_chain_of_take_overs(commit: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_a_claim_stays_valid_along_a_chain_of_take_overs(commit: bool) -> None:
     first, second, third = Inbox(), Inbox(), Inbox()
     for name in (1, 2):
         first.put_nowait(note(name))
@@ -291,7 +291,7 @@ async def test_a_claim_stays_valid_along_a_chain_of_take_overs(commit: bool) -> 
 
 
 @pytest.mark.parametrize("commit", [True, False])
-async def test_two_open_claims_meet_in_one_inbox_and_keep_their_places(commit: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_two_open_claims_meet_in_one_inbox_and_keep_their_places(commit: bool) -> None:
     previous, inbox = Inbox(), Inbox()
     previous.put_nowait(note("p"))
     for name in ("n1", "n2"):
@@ -385,7 +385,7 @@ async def test_d25_a_full_inbox_drops_nothing_and_closing_wakes_every_waiting_se
 
 
 @pytest.mark.parametrize("commit", [True, False])
-async def test_a_claim_that_moved_still_decides_after_its_inbox_has_closed(commit: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_a_claim_that_moved_still_decides_after_its_inbox_has_closed(commit: bool) -> None:
     previous, inbox = Inbox(), Inbox()
     receipts = [previous.put_nowait(note(name)) for name in (1, 2)]
     with previous.claim_nowait() as claim:

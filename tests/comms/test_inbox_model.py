@@ -133,9 +133,7 @@ class Twin:
         previous.close()
         await trio.testing.wait_all_tasks_blocked()
         if self.claimer is not None and not isinstance(self.claimer.result, InboxClaim):
-            assert self.claimer.scope.cancelled_caught or isinstance(
-                self.claimer.result, trio.ClosedResourceError
-            )
+            assert self.claimer.scope.cancelled_caught or isinstance(self.claimer.result, trio.ClosedResourceError)
             self.claimer = None
 
     async def compare(self) -> None:
@@ -190,7 +188,7 @@ class Ledger:
     """Who was told that a message was accepted, and what was handled."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)  # noqa: S311 - no secret
+        self.random = random.Random(seed)
         self.inbox = Inbox(work_lane=3, control_lane=2)
         self.accepted: dict[PeerId, list[int]] = {peer: [] for peer in PEERS}
         self.handled: dict[PeerId, list[tuple[Lane, int]]] = {peer: [] for peer in PEERS}
@@ -200,7 +198,7 @@ class Ledger:
         for _ in range(self.random.randrange(4)):
             await trio.lowlevel.checkpoint()
 
-    async def under_fire(self, call: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401 - as the call
+    async def under_fire(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Make a call whose scope is cancelled after a while, unless it is done by then."""
         result = None
         async with trio.open_nursery() as nursery:

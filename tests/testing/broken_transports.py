@@ -240,7 +240,7 @@ class _LastLane(LaneQueue):
 
 
 class LastParkedFirst(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.inbox._work = _LastLane(self.inbox._work.limit)
 
@@ -254,7 +254,7 @@ class _LateLane(LaneQueue):
 
 
 class LateHandOver(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.inbox._work = _LateLane(self.inbox._work.limit)
 
@@ -279,7 +279,7 @@ class CheckpointAfterWaiting(Fragile):
 
 
 class NoWindow(Fragile):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever the parent takes
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs, dedupe_window=1)
 
     async def send(self, envelope: Envelope) -> Receipt:

@@ -95,9 +95,7 @@ class _Raises(Fragile):
         (_Raises, "full-lane", "KeyError"),
     ],
 )
-async def test_what_hangs_spins_or_raises_is_named_with_its_rule(
-    kind: type[Fragile], rule: str, found: str
-) -> None:
+async def test_what_hangs_spins_or_raises_is_named_with_its_rule(kind: type[Fragile], rule: str, found: str) -> None:
     with pytest.raises(ConformanceError, match=found) as caught:
         await check_comms_runtime(partial(bench_of, kind), rules=[rule], max_steps=2000)
     assert rule == caught.value.rule

@@ -1,0 +1,7 @@
+"""A kit for testing code under cancellation, and transports against their contract. Needs neither pytest nor the shell."""
+
+from __future__ import annotations
+
+from ._conformance import COMMS_RULES, ConformanceBench, ConformanceError, check_comms_runtime
+
+__all__ = ["COMMS_RULES", "ConformanceBench", "ConformanceError", "check_comms_runtime"]
