@@ -1,0 +1,5 @@
+"""`python -m meerkat_trio.cli`."""
+
+from . import main
+
+main()
