@@ -1,4 +1,4 @@
-"""A kit for testing code under cancellation, and transports against their contract. Needs neither pytest nor the shell."""
+"""A kit for testing code under cancellation and transports against their contract, without pytest or the shell."""
 
 from __future__ import annotations
 
