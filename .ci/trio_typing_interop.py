@@ -40,7 +40,7 @@ async def main() -> None:
         assert await nursery.start(child) == "interop"
     started = []
 
-    async def handler(run: object) -> None:
+    async def handler(_: object) -> None:
         async with trio.open_nursery() as nursery:
             started.append(await nursery.start(child))
 

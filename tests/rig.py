@@ -34,7 +34,7 @@ class Rig:
         self.gate = trio.Event()
         self.sent = 0
 
-    async def comms(self, runtime_id: str = "a", kind: type[MemoryComms] = MemoryComms, **bounds: int) -> MemoryComms:
+    async def comms(self, runtime_id: str = "a", kind: type[MemoryComms] = MemoryComms, **bounds: Any) -> MemoryComms:
         comms = kind(self.network, runtime_id, **bounds)
         await comms.add_trusted_peer(self.peer.endpoint(), TrustSource.MANUAL)
         return comms
@@ -67,7 +67,7 @@ async def rigged(handler: str | None = "record", **options: Any) -> AsyncIterato
         if name in options
     }
     async with open_machine(random=lambda: 0.0, **options) as machine:
-        session = await machine.register("a", handler and getattr(rig, handler), **session_options)
+        session = await machine.register("a", getattr(rig, handler) if handler else None, **session_options)
         yield rig, machine, session
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,6 +22,8 @@ from meerkat_trio import (
     MobOwned,
     ReceiptStatus,
     RespawnPolicy,
+    Session,
+    SessionEnded,
     SessionNotRegistered,
     SessionOwned,
     SessionPhase,
@@ -37,7 +40,7 @@ class Crashing(MemoryComms):
 
     crashes = 0
 
-    async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:  # type: ignore[override]
+    async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
         if self.crashes:
             self.crashes -= 1
             raise OSError("the transport broke")
@@ -66,17 +69,18 @@ async def test_d1_a_drain_whose_caller_is_cancelled_is_still_stopped(checkpoints
         assert rig.handled == []
 
 
-async def test_d1_unregistering_while_the_drain_starts_leaves_no_task() -> None:
+async def attach_quietly(session: Session, comms: MemoryComms) -> None:
+    with suppress(DrainNotStarted, SessionEnded):
+        await session.attach_ingress(comms)
+
+
+@pytest.mark.parametrize("checkpoints", list(range(4)) * 5)
+async def test_d1_unregistering_while_the_drain_starts_leaves_no_task(checkpoints: int) -> None:
     async with rigged() as (rig, machine, session):
         comms = await rig.comms()
-
-        async def attach() -> None:
-            with pytest.raises(DrainNotStarted):
-                await session.attach_ingress(comms)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(attach)
-            while session.drain.phase is not CommsDrainPhase.STARTING:
+            nursery.start_soon(attach_quietly, session, comms)
+            for _ in range(checkpoints):
                 await trio.lowlevel.checkpoint()
             end = await session.unregister()
         assert end is not None
@@ -86,31 +90,32 @@ async def test_d1_unregistering_while_the_drain_starts_leaves_no_task() -> None:
         assert comms.claim_ready() is None
 
 
-async def test_d2_an_abort_before_the_drain_took_its_first_step_is_not_lost() -> None:
+@pytest.mark.parametrize("checkpoints", list(range(4)) * 5)
+async def test_d2_an_abort_while_the_drain_starts_is_not_lost(checkpoints: int) -> None:
     async with rigged() as (rig, _, session):
         comms = await rig.comms()
-
-        async def attach() -> None:
-            with pytest.raises(DrainNotStarted, match="ended before it served"):
-                await session.attach_ingress(comms)
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(attach)
-            while session.drain.phase is not CommsDrainPhase.STARTING:
+            nursery.start_soon(attach_quietly, session, comms)
+            for _ in range(checkpoints):
                 await trio.lowlevel.checkpoint()
+            generation = session.drain.generation
             stopped = await session.stop_drain()
-        assert stopped is not None
-        assert stopped.reason is DrainExitReason.ABORTED
-        assert session.drain.phase is CommsDrainPhase.STOPPED
-        again = await session.attach_ingress(comms)
-        assert again.result is IngressResult.SPAWNED
+        if generation:
+            assert stopped is not None
+            assert stopped.reason is DrainExitReason.ABORTED
+            assert session.drain.phase is CommsDrainPhase.STOPPED
+            again = await session.attach_ingress(comms)
+            assert again.result is IngressResult.SPAWNED
+        await rig.send(comms, "served")
+        await settle()
+        assert rig.handled == ["served"]
 
 
 async def test_d3_a_rebind_never_has_two_drains_admitting() -> None:
     claiming: list[MemoryComms] = []
 
     class Watched(MemoryComms):
-        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:  # type: ignore[override]
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
             claiming.append(self)
             assert claiming == [self], "two drains at once"
             try:
@@ -217,7 +222,7 @@ async def test_d5_stopping_joins(how: str) -> None:
     alive = 0
 
     class Slow(MemoryComms):
-        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:  # type: ignore[override]
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
             nonlocal alive
             alive += 1
             try:
@@ -240,7 +245,7 @@ async def test_d5_stopping_joins(how: str) -> None:
             "destroy": session.destroy,
             "stop": session.stop,
         }
-        await calls[how]()  # type: ignore[operator]
+        await calls[how]()
         assert alive == 0
 
 
@@ -264,11 +269,11 @@ async def test_d6_many_wait_for_a_drain_and_an_abort_meanwhile_works() -> None:
     assert seen == [DrainExitReason.ABORTED] * 3
 
 
-async def test_d7_a_late_exit_of_an_old_drain_does_not_stop_its_successor() -> None:
+async def test_d7_a_late_exit_of_an_old_drain_does_not_stop_its_successor(autojump_clock: object) -> None:
     class LateFailure(MemoryComms):
         """Fails over being cancelled, as a transport may whose own clean-up breaks."""
 
-        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:  # type: ignore[override]
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
             try:
                 return await super().claim(lanes=lanes)
             except (trio.Cancelled, trio.ClosedResourceError):
@@ -285,7 +290,7 @@ async def test_d7_a_late_exit_of_an_old_drain_does_not_stop_its_successor() -> N
             update = await session.attach_ingress(new)
             await settle()
             ignored = []
-            with trio.move_on_after(0):
+            with trio.move_on_after(1):
                 async for step in steps:
                     ignored.append(step.ignored)  # noqa: PERF401 - cut short by the scope
         assert "stale_generation" in ignored
@@ -326,13 +331,14 @@ async def test_d9_a_rebuilt_transport_of_the_same_logical_id_is_a_rebind_and_a_s
 async def test_d10_each_side_gives_up_only_what_it_owns() -> None:
     async with rigged() as (rig, _, session):
         assert await session.detach_ingress() is None
-        assert session.ingress_owner == Unattached()
+        assert isinstance(session.ingress_owner, Unattached)
         comms = await rig.comms()
         await session.attach_mob_ingress(comms, "mob")
         with pytest.raises(TransitionRejected) as refused:
             await session.detach_ingress()
         assert refused.value.guard == "detacher_owns"
-        assert session.ingress_owner == MobOwned(comms_runtime_id="a", mob_id="mob")
+        owner: object = session.ingress_owner
+        assert owner == MobOwned(comms_runtime_id="a", mob_id="mob")
         assert session.drain.phase is CommsDrainPhase.RUNNING
 
 
