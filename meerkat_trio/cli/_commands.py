@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ._demo import demo
 from ._machine import machine
 
 __all__ = ["commands"]
@@ -16,3 +17,4 @@ def commands() -> None:
 
 
 commands.add_command(machine)
+commands.add_command(demo)
