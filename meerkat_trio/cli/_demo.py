@@ -92,7 +92,7 @@ def demo(
 def _traffic_of(name: str) -> Traffic:
     try:
         if name == "-":
-            return Traffic.of_lines(read_input("<stdin>", click.get_text_stream("stdin")))
+            return Traffic.of_lines(read_input("<stdin>", sys.stdin))
         with Path(name).open(encoding="utf-8") as file:
             return Traffic.of_lines(read_input(name, file))
     except OSError as error:

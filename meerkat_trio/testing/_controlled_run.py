@@ -1,4 +1,4 @@
-"""One `trio.run` of a scenario under control: virtual time, a chosen order, at most one cancellation at a numbered event.
+"""One `trio.run` of a scenario under control: virtual time, a chosen order, at most one cancellation.
 
 Knows one run only: which runs to make, and what to say of them, is the sweep's business (`_sweep`). Uses only what Trio
 makes public; the rest is `_trio_internals`.
@@ -19,14 +19,16 @@ import gc
 import math
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, Final, final
 
 import attrs
 import trio
 
+from ._trace import CANCELS, ENDED, Kind, Moment, Point
 from ._trio_internals import (
     Order,
     controlled_schedule,
+    generator_for,
     is_being_cancelled,
     is_over,
     is_reached,
@@ -37,8 +39,6 @@ from ._trio_internals import (
 
 if TYPE_CHECKING:
     from trio.lowlevel import Task
-
-Kind: TypeAlias = Literal["publish", "step", "tick", "idle"]
 
 # What a run that has to be stopped may still do before the next, harder attempt.
 _LAST_STEPS: Final = 10_000
@@ -82,23 +82,6 @@ class Plan:
     """At which event of the run, counted from 0."""
 
 
-class Moment(NamedTuple):
-    """One line of a run's trace."""
-
-    time: float
-    event: int | None
-    """Its number, if a cancellation may arrive here."""
-    what: str
-    task: str
-    """The task's name; empty between two steps."""
-    where: str
-    """`file:line` at which the task is parked."""
-
-    def __str__(self) -> str:
-        number = "" if self.event is None else f"[{self.event}]"
-        return f"{self.time:9.3f} {number:>7} {self.what:<8} {self.task} @ {self.where}".rstrip(" @")
-
-
 @functools.cache
 def _short(filename: str) -> str:
     with contextlib.suppress(ValueError):  # another drive
@@ -116,9 +99,9 @@ def where(task: Task) -> str:
     return place
 
 
-def living_tasks() -> Iterator[Task]:
-    """Every task of the current run, in no order one could rely on."""
-    root = trio.lowlevel.current_root_task()
+def living_tasks(root: Task | None = None) -> Iterator[Task]:
+    """Every task below the root, or of the current run, in no order one could rely on."""
+    root = root or trio.lowlevel.current_root_task()
     todo = [root] if root is not None else []
     while todo:
         task = todo.pop()
@@ -173,6 +156,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         self._steps = 0
         self._limit = max_steps
         self._root = trio.CancelScope()
+        self._root_task: Task | None = None
         self._stop_attempts = 0
         self._killed: BaseException | None = None
 
@@ -183,8 +167,8 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         """Why the run counts as failed, or None. What made us stop a run stands above what stopping it led to."""
         return self.finding or self.raised
 
-    async def main(self, scenario: Callable[[Sweep], Awaitable[object]]) -> None:
-        trio.lowlevel.current_task().name = "scenario"
+    async def scenario(self, scenario: Callable[[Sweep], Awaitable[object]]) -> None:
+        self._root_task = trio.lowlevel.current_root_task()
         earlier = set(living_tasks())
         try:
             with self._root:
@@ -246,7 +230,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
             self._steps += 1
             self._event("step", task)
             if self._steps > self._limit:
-                self._stop(TooManySteps(f"no end after {self._steps - 1} steps; the tasks: {parked()}"))
+                self._stop(TooManySteps(f"no end after {self._steps - 1} steps; {parked()}"))
         except BaseException as exc:  # noqa: BLE001
             self._kill(exc)
 
@@ -287,7 +271,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         if deadline < math.inf:
             self.now = deadline
         else:
-            self._stop(Deadlocked(f"nobody can run and no deadline is set; the tasks: {parked()}"))
+            self._stop(Deadlocked(f"nobody can run and no deadline is set; {parked()}"))
 
     # Stopping a run that does not end
 
@@ -306,9 +290,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
             self._kill(_Killed())
 
     def _kill(self, exc: BaseException) -> None:
-        if self._killed is None:
-            self._killed = exc
-            keep_alive_for_ever(list(living_tasks()))
+        self._killed = self._killed or exc
 
     def execute(self, scenario: Callable[[Sweep], Awaitable[object]]) -> None:
         """Run the scenario; afterwards the attributes say what happened. Errors of the tool itself are raised."""
@@ -316,15 +298,19 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         collecting = gc.isenabled()
         gc.disable()
         try:
-            with controlled_schedule(self.plan.order):
-                trio.run(self.main, scenario, clock=self, instruments=[self])
+            with controlled_schedule(generator_for(self.plan.order)):
+                trio.run(self.scenario, scenario, clock=self, instruments=[self])
         except trio.TrioInternalError as exc:
+            if self._root_task is not None:
+                keep_alive_for_ever(living_tasks(self._root_task))
             if exc.__cause__ is None or exc.__cause__ is not self._killed:
+                exc.add_note(f"while the sweep ran {self.plan}")
                 raise
         finally:
             if collecting:
                 gc.enable()
         if self._killed is not None and not isinstance(self._killed, _Killed):
+            self._killed.add_note(f"while the sweep ran {self.plan}")
             raise self._killed
 
 
@@ -336,6 +322,7 @@ class TracedRun(ControlledRun):
         super().__init__(plan, max_steps, expected)
         self.trace: list[Moment] = []
         self.points: list[Point] = []
+        self._in_sight = False  # whether the task that steps is at a line of the scenario
         self._labels: dict[Task, str] = {}
         self._namesakes: collections.Counter[str] = collections.Counter()
 
@@ -348,7 +335,8 @@ class TracedRun(ControlledRun):
 
     def after_task_step(self, task: Task) -> None:
         try:
-            self._note("parks", self._label(task), where(task) or "(ended)")
+            ended = ENDED if self._in_sight else ""
+            self._note("parks", self._label(task), where(task) or ended)
         except BaseException as exc:  # noqa: BLE001
             self._kill(exc)
 
@@ -357,18 +345,21 @@ class TracedRun(ControlledRun):
         return self.trace[-1]
 
     def _event(self, kind: Kind, task: Task | None, only: str | None = None) -> None:
-        at = self._note(kind, *(("", "") if task is None else (self._label(task), where(task))), event=self.events)
+        label, place = ("", "") if task is None else (self._label(task), where(task))
+        at = self._note(kind, label, place, event=self.events)
+        if task is not None:
+            self._in_sight = bool(place)
         live: tuple[str, ...] = ()
         if kind != "tick" or self._tick_matters():
             names = self.victims if only is None else (only,)
             live = tuple(name for name in names if not is_over(self.victims[name]))
         self.points.append(Point(at, kind, "" if task is None else task.name, live))
         if task is not None and is_being_cancelled(task):
-            self._note("raises", self._label(task), "Cancelled")
+            self._note("raises", label, "Cancelled" if place else "")
         unstruck = self.struck is None
         super()._event(kind, task, only)
         if unstruck and self.struck is not None:
-            self._note("CANCELS", repr(self.plan.victim))
+            self._note(CANCELS, repr(self.plan.victim))
 
     def _tick_matters(self) -> bool:
         """Whether Trio is about to wake somebody; else the tick is the same as the step or the idle moment after it."""
@@ -378,12 +369,12 @@ class TracedRun(ControlledRun):
 def parked() -> str:
     """Where every task of the scenario is parked, one line each."""
     lines = sorted((_plain(task.name), where(task)) for task in living_tasks())
-    return "".join(f"\n    {name} @ {place}" for name, place in lines if place)
+    return "the tasks:" + "".join(f"\n    {name} @ {place}" for name, place in lines if place)
 
 
 def _plain(name: str) -> str:
     """A task's name without where its function was defined: `file:line` says that better."""
-    return name.rpartition("<locals>.")[2].rpartition(".")[2] or name
+    return name if name.startswith("<") else name.rpartition("<locals>.")[2].rpartition(".")[2]
 
 
 def _in_a_task() -> bool:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import attrs
 import trio
 
-from ._controlled_run import ControlledRun, Moment, NotRepeatable, Plan, Point, Sweep, TracedRun
+from ._controlled_run import ControlledRun, NotRepeatable, Plan, Sweep, TracedRun
+from ._trace import Point, difference, timeline
 from ._trio_internals import Order, require_internals
 
 __all__ = ["Sweep", "SweepFailed", "SweepFailure", "SweepReport", "cancel_at_every_event"]
 
 Scenario: TypeAlias = Callable[[Sweep], Awaitable[object]]
 Replay: TypeAlias = tuple[str | None, int, Order]
-
-_TIMELINE: Final = 30
 
 
 @final
@@ -79,9 +78,9 @@ class SweepReport:
     failures: tuple[SweepFailure, ...]
     """The runs that failed, in the order in which they were found."""
     strikes: frozenset[tuple[str, str]]
-    """Every (`file:line` of an await, victim): where a Cancelled was really raised because this victim was cancelled."""
+    """Every (`file:line` of an await, victim) where cancelling this victim really raised a Cancelled."""
     exhausted: bool
-    """Whether every victim was cancelled at every event; false after too many failures or with too small a `max_runs`."""
+    """Whether every victim was cancelled at every event: not after too many failures, or with a small `max_runs`."""
 
     def raise_if_failed(self) -> None:
         """Raise what was found first.
@@ -139,7 +138,8 @@ def cancel_at_every_event(
         victim, event, order = replay
         work.replay(Plan(order, victim, event))
         return work.report()
-    for order in ("oldest", "newest", *seeds):
+    orders: tuple[Order, ...] = ("oldest", "newest", *seeds)
+    for order in orders:
         work.survey(order)
     if not work.places and not work.failures:
         raise ValueError("the scenario declared no victim: call sweep.victim(name) for each scope to be cancelled")
@@ -183,18 +183,17 @@ class _Work:
         first = self._trace(plan)
         if first.exception is None:
             again = self._trace(plan)
-            difference = _difference(first.trace, again.trace)
-            if difference is None and again.exception is None:
+            differs = difference(first.trace, again.trace)
+            if differs is None:
                 self.places += [
                     (Plan(order, victim, number), point)
                     for number, point in enumerate(first.points)
                     for victim in point.live
                 ]
                 return
-            first = again
-            first.finding = NotRepeatable(f"two runs of the same plan differ: {difference}")
+            first.finding = NotRepeatable(f"two runs of the same plan differ: {differs}")
         self._exhausted = False
-        self._failed(plan, first.exception, first)
+        self._judge(first, first)
 
     def sweep(self, max_runs: int) -> None:
         places = self.places
@@ -211,7 +210,7 @@ class _Work:
             if run.finding is None and run.raised is None and run.struck is None:
                 run.finding = NotRepeatable(f"the run ended before its event {point.moment}")
             if run.exception is not None:
-                self._failed(plan, run.exception, self._trace(plan))
+                self._judge(run, self._trace(plan))
                 if len(self.failures) >= self._max_failures:
                     self._exhausted = False
                     return
@@ -221,11 +220,13 @@ class _Work:
         run = self._trace(plan)
         if run.exception is None and plan.victim is not None and run.struck is None:
             run.finding = NotRepeatable(f"the run ended after {run.events} events")
-        if run.exception is not None:
-            self._failed(plan, run.exception, run)
+        self._judge(run, run)
 
-    def _failed(self, plan: Plan, exception: BaseException | None, traced: TracedRun) -> None:
-        assert exception is not None
+    def _judge(self, run: ControlledRun, traced: TracedRun) -> None:
+        """Note a run that failed; `traced` is the same plan's run with a trace."""
+        plan, exception = run.plan, run.exception
+        if exception is None:
+            return
         if type(traced.exception) is not type(exception):
             exception.add_note(f"not repeatable: the same plan once more gave {traced.exception!r}")
         self.failures.append(
@@ -234,16 +235,6 @@ class _Work:
                 event=plan.event,
                 order=plan.order,
                 exception=exception,
-                timeline=tuple(str(moment) for moment in traced.trace[-_TIMELINE:]),
+                timeline=timeline(traced.trace),
             )
         )
-
-
-def _difference(first: Sequence[Moment], second: Sequence[Moment]) -> str | None:
-    for one, other in zip(first, second, strict=False):
-        if one != other:
-            return f"\n    first:  {one}\n    second: {other}"
-    if len(first) != len(second):
-        longer, which = (first, "first") if len(first) > len(second) else (second, "second")
-        return f"only the {which} goes on with {longer[min(len(first), len(second))]}"
-    return None

@@ -1,0 +1,190 @@
+"""`meerkat-trio demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meerkat_trio.cli._commands import commands
+from meerkat_trio.cli._faults import KINDS
+from meerkat_trio.cli._ledger import Account, InputError, InputLine, audit, read_input
+
+SMALL = ("--sessions", "5", "--messages", "60", "--senders", "3")
+
+
+def demo(*args: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(commands, ["demo", *args], input=stdin)
+
+
+def as_json(*args: str, stdin: str | None = None) -> Any:
+    result = demo("--json", *args, stdin=stdin)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.output)
+
+
+def test_nothing_is_lost_and_every_kind_of_fault_happens() -> None:
+    data = as_json(*SMALL)
+    assert {kind: count > 0 for kind, count in data["faults"].items()} == dict.fromkeys(KINDS, True)
+    total = data["total"]
+    assert [total[name] for name in ("sent", "handled", "duplicated", "lost", "reordered")] == [300, 300, 0, 0, 0]
+    assert total["rebinds"] >= 5
+    assert len(data["sessions"]) == 5
+
+
+def test_without_faults_none_happens() -> None:
+    data = as_json(*SMALL, "--no-faults")
+    assert set(data["faults"].values()) == {0}
+    assert data["total"]["handled"] == 300
+
+
+def test_the_table_shows_sessions_faults_and_the_verdict() -> None:
+    result = demo("--sessions", "25", "--messages", "12")
+    assert result.exit_code == 0, result.output
+    assert "session-0" in result.output
+    assert "… 5 more" in result.output
+    assert "faults that happened:" in result.output
+    assert "nothing was lost, doubled or reordered" in result.output
+
+
+def test_a_virtual_run_of_the_same_seed_is_the_same_to_the_byte() -> None:
+    outputs = set()
+    for hash_seed in ("1", "2"):
+        ran = subprocess.run(
+            [sys.executable, "-m", "meerkat_trio.cli", "demo", "--virtual", "--json", "--seed", "3", *SMALL],
+            capture_output=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        outputs.add(ran.stdout)
+    assert len(outputs) == 1
+
+
+def test_another_seed_is_another_run() -> None:
+    assert (
+        as_json("--virtual", "--seed", "3", *SMALL)["sessions"]
+        != as_json("--virtual", "--seed", "4", *SMALL)["sessions"]
+    )
+
+
+def test_each_line_of_the_input_is_handled_once_and_written_to_the_ledger(tmp_path: Path) -> None:
+    lines = [{"session": f"s{n % 3}", "sender": f"p{n % 2}", "body": {"n": n}} for n in range(200)]
+    source, ledger = tmp_path / "in.jsonl", tmp_path / "ledger.jsonl"
+    source.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n")
+    total = as_json("--input", str(source), "--ledger", str(ledger))["total"]
+    assert (total["sent"], total["handled"], total["lost"], total["duplicated"]) == (200, 200, 0, 0)
+    handled = [json.loads(line) for line in ledger.read_text().splitlines()]
+    for session in ("s0", "s1", "s2"):
+        for sender in ("p0", "p1"):
+            wanted = [line["body"] for line in lines if (line["session"], line["sender"]) == (session, sender)]
+            assert [
+                line["body"] for line in handled if (line["session"], line["sender"]) == (session, sender)
+            ] == wanted
+
+
+def test_standard_input_is_drained_too() -> None:
+    line = json.dumps({"session": "s", "sender": "p", "body": None})
+    assert as_json("--input", "-", stdin=f"{line}\n{line}\n")["total"]["handled"] == 2
+
+
+def test_an_empty_input_is_nothing_to_do() -> None:
+    assert as_json("--input", "-", stdin="")["total"]["sent"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "in.jsonl:2: not JSON"),
+        ("[]", "in.jsonl:2: an object with session, sender and body is needed"),
+        ('{"session": "s", "sender": "p"}', "in.jsonl:2: an object with session, sender and body is needed"),
+        ('{"session": " ", "sender": "p", "body": 1}', "in.jsonl:2: session must be a printable text"),
+        ('{"session": "s", "sender": 7, "body": 1}', "in.jsonl:2: sender must be a printable text"),
+    ],
+)
+def test_a_malformed_line_is_named_and_nothing_is_handled(tmp_path: Path, line: str, message: str) -> None:
+    source, ledger = tmp_path / "in.jsonl", tmp_path / "ledger.jsonl"
+    source.write_text('{"session": "s", "sender": "p", "body": 1}\n' + line + "\n")
+    result = demo("--input", str(source), "--ledger", str(ledger))
+    assert result.exit_code == 2
+    assert message in result.output
+    assert not ledger.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--sessions", "0"), "0 is not in the range"),
+        (("--messages", "-1"), "-1 is not in the range"),
+        (("--senders", "x"), "'x' is not a valid integer range"),
+        (("--input", "/nonexistent/in.jsonl"), "/nonexistent/in.jsonl: No such file or directory"),
+        (("--ledger", "/nonexistent/ledger", "--messages", "1"), "/nonexistent/ledger: No such file or directory"),
+    ],
+)
+def test_bad_usage_is_one_error_and_status_2(args: tuple[str, ...], message: str) -> None:
+    result = demo(*args)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+def test_input_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_bytes(b"\xff\xfe")
+    result = demo("--input", str(source))
+    assert result.exit_code == 2
+    assert "not UTF-8" in result.output
+
+
+def write(path: Path, *numbers: int) -> Path:
+    entries = [{"session": "s", "sender": "p", "n": number, "body": None} for number in numbers]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("numbers", "abandoned", "expected"),
+    [
+        ((0, 1, 2), 0, Account(sent=3, handled=3)),
+        ((0, 1), 0, Account(sent=3, handled=2, lost=1)),
+        ((0, 1), 1, Account(sent=3, handled=2, abandoned=1)),
+        ((0, 1, 1, 2), 0, Account(sent=3, handled=4, duplicated=1)),
+        ((0, 2, 1), 0, Account(sent=3, handled=3, reordered=1)),
+    ],
+)
+def test_the_audit_counts_what_the_file_says(
+    tmp_path: Path, numbers: tuple[int, ...], abandoned: int, expected: Account
+) -> None:
+    ledger = write(tmp_path / "ledger.jsonl", *numbers)
+    assert audit(ledger, {("s", "p"): 3}, {"s": abandoned}) == {"s": expected}
+    assert expected.balances == (expected in {Account(sent=3, handled=3), Account(sent=3, handled=2, abandoned=1)})
+
+
+def test_blank_lines_of_the_input_are_passed_over() -> None:
+    assert read_input("f", ["\n", '{"session": "s", "sender": "p", "body": 1}\n']) == [InputLine("s", "p", 1)]
+    with pytest.raises(InputError, match="f:2"):
+        read_input("f", ["\n", "nonsense\n"])
+
+
+def test_a_ledger_that_does_not_balance_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "meerkat_trio.cli._performance.audit", lambda *_: {"session-0": Account(sent=1, handled=0, lost=1)}
+    )
+    result = demo("--sessions", "1", "--messages", "1", "--no-faults")
+    assert result.exit_code == 1
+    assert "THE LEDGER DOES NOT BALANCE" in result.output
+
+
+def test_an_interruption_is_one_line_and_status_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meerkat_trio.cli._demo.perform", interrupted)
+    result = demo("--messages", "1")
+    assert result.exit_code == 130
+    assert result.output == "interrupted\n"

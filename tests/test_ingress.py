@@ -1,0 +1,290 @@
+"""Attaching, detaching, rebinding: every cell of the tables, typed in by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from meerkat_trio import (
+    CommsDrainMode,
+    CommsDrainPhase,
+    DrainExitReason,
+    DrainNotStarted,
+    IngressResult,
+    IngressUpdate,
+    MemoryComms,
+    MemoryNetwork,
+    MobOwned,
+    RespawnPolicy,
+    Session,
+    SessionEnded,
+    SessionOwned,
+    TransitionRejected,
+    Unattached,
+)
+
+from .rig import Rig, rigged, settle
+
+SPAWNED, REBOUND, UNCHANGED = IngressResult.SPAWNED, IngressResult.REBOUND, IngressResult.UNCHANGED
+TIMED, ATTACHED = CommsDrainMode.TIMED, CommsDrainMode.ATTACHED_SESSION
+
+
+async def prepare(rig: Rig, session: Session, now: str) -> MemoryComms:
+    """Bring the session to where the table's first column says; return what is, or was last, bound."""
+    comms = await rig.comms("a")
+    if now == "unattached":
+        return comms
+    if now.startswith("mob"):
+        await session.attach_mob_ingress(comms, "mob")
+    else:
+        await session.attach_ingress(comms)
+    if now.endswith("aborted"):
+        await session.stop_drain()
+    if now.endswith("detached"):
+        await session.detach_ingress()
+    return comms
+
+
+@pytest.mark.parametrize(
+    ("now", "runtime_id", "options", "expected"),
+    [
+        ("unattached", "same", {}, (SPAWNED, True, 1)),
+        ("session live", "same", {}, (UNCHANGED, False, 1)),
+        ("session live", "a", {}, (REBOUND, False, 2)),
+        ("session live", "b", {}, "owner_allows_session_attach"),
+        ("session live", "same", {"mode": TIMED}, "mode_matches"),
+        ("session live", "a", {"mode": TIMED}, "mode_matches"),
+        ("session live", "same", {"idle_timeout": 1.0}, "mode_matches"),
+        ("session live", "b", {"mode": TIMED}, "owner_allows_session_attach"),
+        ("session aborted", "same", {}, (SPAWNED, False, 2)),
+        ("session aborted", "a", {}, (SPAWNED, False, 2)),
+        ("session aborted", "a", {"mode": TIMED, "idle_timeout": 1.0}, (SPAWNED, False, 2)),
+        ("session aborted", "b", {}, "owner_allows_session_attach"),
+        ("session detached", "same", {}, (SPAWNED, True, 2)),
+        ("session detached", "b", {}, (SPAWNED, True, 2)),
+        ("mob live", "same", {}, "owner_allows_session_attach"),
+        ("mob live", "a", {}, "owner_allows_session_attach"),
+        ("mob live", "b", {"mode": TIMED}, "owner_allows_session_attach"),
+        ("mob aborted", "same", {}, "owner_allows_session_attach"),
+    ],
+)
+async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any], expected: Any) -> None:
+    async with rigged() as (rig, _, session):
+        bound = await prepare(rig, session, now)
+        comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
+        before = session.ingress_owner, session.drain
+        if isinstance(expected, str):
+            with pytest.raises(TransitionRejected) as refused:
+                await session.attach_ingress(comms, **options)
+            assert refused.value.guard == expected
+            assert (session.ingress_owner, session.drain) == before
+            return
+        result, owner_changed, generation = expected
+        assert await session.attach_ingress(comms, **options) == IngressUpdate(
+            result=result, owner_changed=owner_changed, generation=generation
+        )
+        assert session.ingress_owner == SessionOwned(comms.runtime_id)
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+        await rig.send(comms, "served")
+        await settle()
+        assert rig.handled == ["served"]
+
+
+@pytest.mark.parametrize(
+    ("now", "runtime_id", "mob", "options", "expected"),
+    [
+        ("unattached", "same", "mob", {}, (SPAWNED, True, 1)),
+        ("session live", "same", "mob", {}, (UNCHANGED, True, 1)),
+        ("session live", "a", "mob", {}, (REBOUND, True, 2)),
+        ("session live", "b", "mob", {}, (REBOUND, True, 2)),
+        ("session live", "same", "mob", {"mode": TIMED}, "mode_matches"),
+        ("session aborted", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session aborted", "b", "mob", {}, (SPAWNED, True, 2)),
+        ("mob live", "same", "mob", {}, (UNCHANGED, False, 1)),
+        ("mob live", "a", "mob", {}, (REBOUND, False, 2)),
+        ("mob live", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob live", "same", "other", {}, "owner_allows_mob_attach"),
+        ("mob live", "b", "other", {"mode": TIMED}, "owner_allows_mob_attach"),
+        ("mob live", "a", "mob", {"mode": TIMED}, "mode_matches"),
+        ("mob aborted", "a", "mob", {}, (SPAWNED, False, 2)),
+        ("mob aborted", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob aborted", "same", "other", {}, "owner_allows_mob_attach"),
+    ],
+)
+async def test_attach_mob_ingress(now: str, runtime_id: str, mob: str, options: dict[str, Any], expected: Any) -> None:
+    async with rigged() as (rig, _, session):
+        bound = await prepare(rig, session, now)
+        comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
+        before = session.ingress_owner, session.drain
+        if isinstance(expected, str):
+            with pytest.raises(TransitionRejected) as refused:
+                await session.attach_mob_ingress(comms, mob, **options)
+            assert refused.value.guard == expected
+            assert (session.ingress_owner, session.drain) == before
+            return
+        result, owner_changed, generation = expected
+        assert await session.attach_mob_ingress(comms, mob, **options) == IngressUpdate(
+            result=result, owner_changed=owner_changed, generation=generation
+        )
+        assert session.ingress_owner == MobOwned(comms_runtime_id=comms.runtime_id, mob_id=mob)
+        await rig.send(comms, "served")
+        await settle()
+        assert rig.handled == ["served"]
+
+
+@pytest.mark.parametrize(
+    ("now", "by", "expected"),
+    [
+        ("unattached", None, None),
+        ("unattached", "mob", None),
+        ("session live", None, DrainExitReason.ABORTED),
+        ("session live", "mob", "detacher_owns"),
+        ("session aborted", None, None),
+        ("mob live", None, "detacher_owns"),
+        ("mob live", "mob", DrainExitReason.ABORTED),
+        ("mob live", "other", "detacher_owns"),
+        ("mob aborted", "mob", None),
+    ],
+)
+async def test_detach(now: str, by: str | None, expected: Any) -> None:
+    async with rigged() as (rig, _, session):
+        await prepare(rig, session, now)
+        before = session.ingress_owner, session.drain
+
+        async def detach() -> Any:
+            return await (session.detach_ingress() if by is None else session.detach_mob_ingress(by))
+
+        if isinstance(expected, str):
+            with pytest.raises(TransitionRejected) as refused:
+                await detach()
+            assert refused.value.guard == expected
+            assert (session.ingress_owner, session.drain) == before
+            return
+        drain_exit = await detach()
+        assert (drain_exit and drain_exit.reason) == expected
+        assert session.ingress_owner == Unattached()
+
+
+async def test_what_the_old_transport_had_accepted_comes_first() -> None:
+    async with rigged("gated", work_queue=1) as (rig, _, session):
+        old = await rig.comms("a")
+        await session.attach_ingress(old)
+        await rig.send(old, *range(10))
+        await settle()
+        new = await rig.comms("b", work_lane=100)
+        await rig.send(new, *range(10, 20))
+        await session.attach_mob_ingress(new, "mob")
+        rig.gate.set()
+        await settle()
+        assert rig.handled == list(range(20))
+        await old.aclose()
+
+
+async def test_after_a_detach_nothing_is_taken_over() -> None:
+    async with rigged() as (rig, _, session):
+        old = await rig.comms("a")
+        await session.attach_ingress(old)
+        await session.detach_ingress()
+        await rig.send(old, "left behind")
+        await session.attach_ingress(await rig.comms("b"))
+        await settle()
+        assert rig.handled == []
+        assert old.statistics().work_waiting == 1
+
+
+async def test_a_transport_that_cannot_take_over_changes_nothing() -> None:
+    async with rigged() as (rig, _, session):
+        bound = await rig.comms("a")
+        await session.attach_ingress(bound)
+        before = session.ingress_owner, session.drain
+        with pytest.raises(ValueError, match="another MemoryNetwork"):
+            await session.attach_ingress(MemoryComms(MemoryNetwork(), "a"))
+        assert (session.ingress_owner, session.drain) == before
+        await rig.send(bound, "served")
+        await settle()
+        assert rig.handled == ["served"]
+
+
+async def test_an_attach_waits_for_a_drain_that_is_being_stopped() -> None:
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms("a")
+        await session.attach_ingress(comms)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.stop_drain)
+            while session._tasks.state.drain.stopping is None:
+                await trio.lowlevel.checkpoint()
+            update = await session.attach_ingress(comms)
+        assert update == IngressUpdate(result=SPAWNED, owner_changed=False, generation=2)
+
+
+async def test_a_closed_transport_is_a_failed_drain(autojump_clock: object) -> None:
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
+        comms = await rig.comms("a")
+        await session.attach_ingress(comms)
+        await comms.aclose()
+        drain_exit = await session.wait_drain_exited()
+        assert drain_exit is not None
+        assert drain_exit.reason is DrainExitReason.FAILED
+        assert isinstance(drain_exit.error, trio.ClosedResourceError)
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        assert (await session.attach_ingress(await rig.comms("a"))).result is SPAWNED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"comms": None}, "comms: a CommsRuntime is needed"),
+        ({"mode": "timed"}, "mode: a CommsDrainMode is needed"),
+        ({"idle_timeout": 0}, "idle_timeout: seconds above 0"),
+        ({"idle_timeout": float("nan")}, "idle_timeout: seconds above 0"),
+        ({"idle_timeout": "soon"}, "idle_timeout: seconds above 0"),
+    ],
+)
+async def test_bad_arguments_are_named(arguments: dict[str, Any], error: str) -> None:
+    async with rigged() as (rig, _, session):
+        comms = arguments.pop("comms", await rig.comms())
+        with pytest.raises((TypeError, ValueError), match=error):
+            await session.attach_ingress(comms, **arguments)
+        with pytest.raises(ValueError, match="mob_id: must be a text"):
+            await session.attach_mob_ingress(await rig.comms(), " ")
+        assert session.drain.generation == 0
+
+
+async def test_an_ending_session_attaches_nothing() -> None:
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        await session.stop()
+        for call in (
+            lambda: session.attach_ingress(comms),
+            lambda: session.attach_mob_ingress(comms, "mob"),
+            session.detach_ingress,
+            session.stop_drain,
+            session.detach_executor,
+            session.retire,
+            session.stop,
+            lambda: session.attach_executor(rig.record),
+            lambda: session.set_silent_intents(["x"]),
+            lambda: session.deliver("x"),
+        ):
+            with pytest.raises(SessionEnded, match="session 'a' has ended or is ending"):
+                await call()
+
+
+async def test_a_mob_peer_that_is_no_uuid_is_refused() -> None:
+    async with rigged() as (rig, _, session):
+        with pytest.raises(ValueError, match="peer_id"):
+            await session.attach_mob_ingress(await rig.comms(), "mob", mob_peer_id="nonsense")  # type: ignore[arg-type]
+
+
+async def test_a_drain_that_ends_before_it_serves_is_reported_to_who_attached(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def breaks(_: object, __: object) -> None:
+        raise OSError("no way in")
+
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
+        monkeypatch.setattr("meerkat_trio._tasks.SessionTasks._serve_binding", breaks)
+        with pytest.raises(DrainNotStarted) as caught:
+            await session.attach_ingress(await rig.comms())
+        assert caught.value.exit.reason is DrainExitReason.FAILED
+        assert str(caught.value) == "drain 1 ended before it served (failed): OSError('no way in')"
