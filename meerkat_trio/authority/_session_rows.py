@@ -218,8 +218,11 @@ SESSION_ROWS: Final = (
             "executor_absent": lambda s, _: not s.session.executor_attached,
         },
         update=_attach_executor,
-        emit=lambda _b, _a, _i: (StartExecutor(),),
-        emits=(StartExecutor,),
+        # In RETIRED there is nothing to wait for: the executor handles what is queued and ends.
+        emit=lambda _b, a, _i: (
+            (StartExecutor(), FinishExecutor()) if a.session.phase is _RETIRED else (StartExecutor(),)
+        ),
+        emits=(StartExecutor, FinishExecutor),
     ),
     _session_row(
         "set-silent-intents",

@@ -21,8 +21,6 @@ from ._ledger import InputError, read_input
 from ._performance import Show, Traffic, perform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._performance import Outcome
 
 __all__ = ["demo"]

@@ -167,13 +167,13 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         """Why the run counts as failed, or None. What made us stop a run stands above what stopping it led to."""
         return self.finding or self.raised
 
-    async def scenario(self, scenario: Callable[[Sweep], Awaitable[object]]) -> None:
+    async def scenario(self, scenario: Callable[[Sweep], Awaitable[object]]) -> None:  # noqa: ASYNC910
         self._root_task = trio.lowlevel.current_root_task()
         earlier = set(living_tasks())
         try:
             with self._root:
                 await scenario(Sweep(self))
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
             self.raised = self._judged(exc)
         left = [task.name for task in living_tasks() if task not in earlier and "_finalize_one" not in task.name]
         if left and self.exception is None:
@@ -214,7 +214,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         met = (kind, "" if task is None else task.name)
         planned = self._expected
         if planned is not None and met != (planned.kind, planned.task_name):
-            self._stop(NotRepeatable(f"event {planned.moment} of the first run is now: {' '.join(met)}"))
+            self._stop(NotRepeatable(f"'{planned.moment}' of the first run is now: {' '.join(met)}"))
         elif scope is None:
             self._stop(NotRepeatable(f"there is no victim {name!r} at event {self.plan.event}"))
         else:
@@ -231,13 +231,13 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
             self._event("step", task)
             if self._steps > self._limit:
                 self._stop(TooManySteps(f"no end after {self._steps - 1} steps; {parked()}"))
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
 
     def after_io_wait(self, timeout: float) -> None:  # noqa: ARG002
         try:
             self._event("tick", None)
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
 
     # What Trio calls as its clock
@@ -259,7 +259,7 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
             # Something called in from outside Trio's tasks (an async generator's end does) and will be heard next.
             if deadline > self.now and not trio.lowlevel.current_statistics().run_sync_soon_queue_size:
                 self._idle(deadline)
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
         return 0.0
 
@@ -337,7 +337,7 @@ class TracedRun(ControlledRun):
         try:
             ended = ENDED if self._in_sight else ""
             self._note("parks", self._label(task), where(task) or ended)
-        except BaseException as exc:  # noqa: BLE001
+        except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
 
     def _note(self, what: str, task: str = "", place: str = "", event: int | None = None) -> Moment:

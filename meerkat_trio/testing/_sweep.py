@@ -208,7 +208,7 @@ class _Work:
             self._runs += 1
             self._strikes |= run.strikes
             if run.finding is None and run.raised is None and run.struck is None:
-                run.finding = NotRepeatable(f"the run ended before its event {point.moment}")
+                run.finding = NotRepeatable(f"the run ended before '{point.moment}'")
             if run.exception is not None:
                 self._judge(run, self._trace(plan))
                 if len(self.failures) >= self._max_failures:

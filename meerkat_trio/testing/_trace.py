@@ -30,6 +30,11 @@ class Moment(NamedTuple):
     """`file:line` at which the task is parked; empty if that is inside Trio."""
 
     def __str__(self) -> str:
+        number = "" if self.event is None else f" [{self.event}]"
+        return f"{self.time:.3f}s{number} {self.what} {self.task} @ {self.where}".rstrip(" @")
+
+    def aligned(self) -> str:
+        """As `str`, in columns."""
         number = "" if self.event is None else f"[{self.event}]"
         return f"{self.time:9.3f} {number:>7} {self.what:<8} {self.task} @ {self.where}".rstrip(" @")
 
@@ -69,5 +74,5 @@ def timeline(trace: Sequence[Moment]) -> tuple[str, ...]:
     for index in sorted(chosen):
         if lines and index - 1 not in chosen:
             lines.append("      ...")
-        lines.append(str(shown[index]))
+        lines.append(shown[index].aligned())
     return tuple(lines)

@@ -249,6 +249,7 @@ def test_the_strikes_are_the_awaits_at_which_a_cancelled_was_really_raised() -> 
             await trio.sleep(1)  # first
             with trio.CancelScope(shield=True):
                 await trio.sleep(1)  # never: shielded
+            await trio.lowlevel.cancel_shielded_checkpoint()  # never: cannot be cancelled
             await trio.lowlevel.checkpoint()  # second
         await trio.sleep(1)  # never: outside
 
@@ -288,6 +289,25 @@ def test_every_declared_victim_is_swept_and_the_scenario_is_told_which() -> None
     cancel_at_every_event(scenario).raise_if_failed()
     assert told >= {(None, False, False), ("first", True, False), ("second", False, True)}
     assert {name for name, _, _ in told} == {None, "first", "second"}
+
+
+def test_victims_inside_each_other_are_swept_each_for_itself_and_not_after_their_end() -> None:
+    told = set()
+
+    async def scenario(sweep: Sweep) -> None:
+        with sweep.victim("outer") as outer:
+            with sweep.victim("inner") as inner:
+                await trio.sleep(1)
+            at_inner_end = sweep.cancelled
+            await trio.sleep(1)
+        at_outer_end = sweep.cancelled
+        await trio.sleep(1)
+        assert at_outer_end == sweep.cancelled
+        assert sweep.cancelled != "inner" or at_inner_end == "inner"
+        told.add((sweep.cancelled, outer.cancelled_caught, inner.cancelled_caught))
+
+    cancel_at_every_event(scenario).raise_if_failed()
+    assert told == {(None, False, False), ("outer", True, False), ("inner", False, True), ("inner", False, False)}
 
 
 def test_a_name_declared_again_stands_for_its_new_scope() -> None:
@@ -375,14 +395,32 @@ def test_a_deadlock_without_any_cancellation_names_where_every_task_waits() -> N
 
 
 def test_a_deadlock_behind_a_shield_is_found_and_ended() -> None:
+    unwound = []
+
     async def scenario(sweep: Sweep) -> None:
         with sweep.victim("shielded"):
             try:
                 await trio.sleep(1)
             except trio.Cancelled:
-                with trio.CancelScope(shield=True):
-                    await trio.sleep_forever()
+                try:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep_forever()
+                finally:
+                    unwound.append(sweep.cancelled)
                 raise
+
+    report = cancel_at_every_event(scenario, max_failures=3)
+    assert [type(failure.exception) for failure in report.failures] == [Deadlocked] * 3
+    assert unwound == ["shielded"] * 6  # each run, and once more for its timeline
+
+
+def test_what_ending_a_deadlock_leads_to_does_not_hide_the_deadlock() -> None:
+    async def scenario(sweep: Sweep) -> None:
+        with sweep.victim("stuck"):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise LookupError("on the way out")
 
     assert type(first_failure_of(scenario)) is Deadlocked
 
@@ -569,6 +607,36 @@ def test_a_call_that_comes_in_through_trios_token_is_heard_and_is_no_deadlock() 
     cancel_at_every_event(scenario).raise_if_failed()
 
 
+def test_a_task_that_waits_for_idleness_is_cancelled_after_everything_else_has_parked() -> None:
+    seen = set()
+
+    async def scenario(sweep: Sweep) -> None:
+        called_before_parking = False
+
+        async def other() -> None:
+            nonlocal called_before_parking
+            called_before_parking = scope.cancel_called
+            await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            with sweep.victim("idler") as scope:
+                nursery.start_soon(other)
+                await trio.testing.wait_all_tasks_blocked()
+            seen.add((called_before_parking, scope.cancelled_caught))
+
+    cancel_at_every_event(scenario).raise_if_failed()
+    assert (False, True) in seen
+
+
+def test_the_collector_does_not_interfere_with_a_run() -> None:
+    async def scenario(sweep: Sweep) -> None:
+        with sweep.victim("any"):
+            await trio.lowlevel.checkpoint()
+        assert not gc.isenabled()
+
+    cancel_at_every_event(scenario).raise_if_failed()
+
+
 # Repeating
 
 
@@ -635,8 +703,9 @@ def test_a_scenario_that_differs_only_when_cancelled_is_told_too() -> None:
         with sweep.victim("any"):
             await trio.sleep(1)
 
-    exception = first_failure_of(scenario, seeds=(), max_failures=100)
+    exception = first_failure_of(scenario, seeds=())
     assert type(exception) is NotRepeatable
+    assert "of the first run is now" in str(exception)
 
 
 def test_a_run_that_ends_before_its_event_is_no_success() -> None:
@@ -644,7 +713,7 @@ def test_a_run_that_ends_before_its_event_is_no_success() -> None:
 
     async def scenario(sweep: Sweep) -> None:
         if next(count) < 2:
-            for _ in range(3):
+            for _ in range(30):
                 await trio.lowlevel.checkpoint()
             with sweep.victim("any"):
                 await trio.sleep(1)
@@ -716,6 +785,7 @@ def test_trios_globals_and_the_collector_are_restored_whatever_happens(
     monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
     monkeypatch.setattr("trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING", allowed)
+    gc.enable()
     before = _globals_of_trio()
 
     async def interrupted(sweep: Sweep) -> None:
