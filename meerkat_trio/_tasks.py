@@ -295,12 +295,16 @@ class SessionTasks:
                 for child, args in self._pending:
                     nursery.start_soon(child, *args)
                 self._pending.clear()
-                await self._serve_executors()
+                try:
+                    await self._serve_executors()
+                finally:
+                    # The nursery closes now: from here on nothing may be started in it.
+                    self._tell_to_end("the session's task has ended")
+                    if self.executor is not None:
+                        # It was attached, and this task was cancelled before it could serve.
+                        self._executor_is_out()
         except Exception as error:
-            if self.settings.strict:
-                self.error = error
-                raise
-            self.fault(error)
+            self._contain(error)
         finally:
             self._conclude()
 
@@ -314,8 +318,11 @@ class SessionTasks:
             try:
                 await executor.serve()
             finally:
-                self.executor = None
-                self.apply(authority.ExecutorStopped())
+                self._executor_is_out()
+
+    def _executor_is_out(self) -> None:
+        self.executor = None
+        self.apply(authority.ExecutorStopped())
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._parked = False
@@ -343,9 +350,7 @@ class SessionTasks:
     def shut_down(self) -> None:
         """Tell the session to end because the machine closes, which then cancels all sessions at once."""
         self.shutting_down = True
-        if self.state.session.ended is None:
-            with suppress(authority.InvariantViolated):
-                self.apply(authority.Stop(reason="the machine closes"))
+        self._tell_to_end("the machine closes")
 
     def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         if self.nursery is None:
@@ -363,14 +368,23 @@ class SessionTasks:
             if self.nursery is not None:
                 self.nursery.cancel_scope.cancel()
 
+    def _contain(self, error: Exception) -> None:
+        if self.settings.strict:
+            raise error
+        self.fault(error)
+
+    def _tell_to_end(self, reason: str) -> None:
+        if self.state.session.ending is None:
+            with suppress(authority.InvariantViolated):
+                self.apply(authority.Stop(reason))
+
     def _conclude(self) -> None:
         """Bring the authority to where the tasks are: nothing runs any more."""
         self.nursery = None
         self._task = None
         self.is_over = True
-        try:
-            self.apply(authority.Stop(reason="the session's task has ended"))
-        except authority.InvariantViolated:
+        self._tell_to_end("the session's task has ended")
+        if self.end is None:
             _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
             self._finish(Ending.STOP)
         self.on_over(self)
@@ -468,6 +482,8 @@ class SessionTasks:
                 if error is not None:
                     # It failed in the moment in which it was replaced; whoever watches gets to know.
                     self.apply(authority.DrainExited(binding.generation, authority.DrainExitReason.FAILED, error))
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
+            self._contain(fault)
         finally:
             region = self.state.drain
             reason = authority.exit_reason(ending, region.stopping)
@@ -497,6 +513,8 @@ class SessionTasks:
             with scope:
                 await trio.sleep(policy.backoff.delay(len(self._restarts), self.settings.random))
                 self.apply(authority.RespawnDue(generation))
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
+            self._contain(fault)
         finally:
             if self._respawn_scope is scope:
                 self._respawn_scope = None

@@ -50,15 +50,24 @@ async def rigged(handler: str | None = "record", **options: Any) -> AsyncIterato
 
 
 class Crashing(MemoryComms):
-    """A transport whose claim fails as often as it is told to."""
+    """A transport whose claim fails as often as it is told to, or once in the middle of a batch."""
 
     crashes = 0
+    batch_breaks_after: int | None = None
 
     async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
         if self.crashes:
             self.crashes -= 1
             raise OSError("the transport broke")
         return await super().claim(lanes=lanes)
+
+    def claim_ready(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+        if self.batch_breaks_after is not None:
+            self.batch_breaks_after -= 1
+            if self.batch_breaks_after < 0:
+                self.batch_breaks_after = None
+                raise OSError("the transport broke")
+        return super().claim_ready(lanes=lanes)
 
 
 async def cancelled_call(call: Any, checkpoints: int) -> None:
@@ -158,19 +167,18 @@ async def test_d3_a_rebind_never_has_two_drains_admitting(autojump_clock: object
     assert rig.handled == list(range(20))
 
 
-async def fill(rig: Rig, comms: MemoryComms) -> None:
-    """69 messages for a session with room for 24 whose handler waits: 24 are admitted, 45 stay."""
+async def serve_69(rig: Rig, comms: MemoryComms, session: Session) -> None:
+    """69 messages wait in the inbox of a session with room for 24 whose handler waits: 45 have to stay there."""
     await rig.send(comms, *range(69))
+    await session.attach_ingress(comms)
     await settle()
-    assert comms.statistics().work_waiting == 45
 
 
 @pytest.mark.parametrize("rebuilt", [False, True])
 async def test_d4_an_abort_loses_nothing_of_the_inbox(rebuilt: bool, autojump_clock: object) -> None:
     async with rigged("gated", work_queue=24) as (rig, _, session):
         comms = await rig.comms(work_lane=100)
-        await session.attach_ingress(comms)
-        await fill(rig, comms)
+        await serve_69(rig, comms, session)
         await session.stop_drain()
         assert comms.statistics().work_waiting == 45
         assert session.statistics().admitted == 24
@@ -204,8 +212,7 @@ async def test_d4_an_abort_in_the_middle_of_taking_loses_nothing(checkpoints: in
 async def test_d4_a_rebind_loses_nothing_of_the_inbox(autojump_clock: object) -> None:
     async with rigged("gated", work_queue=24) as (rig, _, session):
         comms = await rig.comms(work_lane=100)
-        await session.attach_ingress(comms)
-        await fill(rig, comms)
+        await serve_69(rig, comms, session)
         rebuilt = await rig.comms(work_lane=100)
         await session.attach_ingress(rebuilt)
         assert rebuilt.statistics().work_waiting == 45
@@ -217,8 +224,7 @@ async def test_d4_a_rebind_loses_nothing_of_the_inbox(autojump_clock: object) ->
 async def test_d4_a_crash_loses_nothing_of_the_inbox(autojump_clock: object) -> None:
     async with rigged("gated", work_queue=24) as (rig, _, session):
         comms = await rig.comms(kind=Crashing, work_lane=100)
-        await session.attach_ingress(comms)
-        await fill(rig, comms)
+        await serve_69(rig, comms, session)
         assert isinstance(comms, Crashing)
         comms.crashes = 1
         rig.gate.set()
@@ -227,13 +233,26 @@ async def test_d4_a_crash_loses_nothing_of_the_inbox(autojump_clock: object) -> 
     assert rig.handled == list(range(69))
 
 
+async def test_d4_a_crash_in_the_middle_of_a_batch_loses_nothing_of_the_inbox(autojump_clock: object) -> None:
+    async with rigged("gated", work_queue=24) as (rig, _, session):
+        comms = await rig.comms(kind=Crashing, work_lane=100)
+        assert isinstance(comms, Crashing)
+        comms.batch_breaks_after = 10
+        await serve_69(rig, comms, session)
+        await trio.sleep(10)
+        assert session.statistics().respawns == 1
+        assert comms.statistics().work_waiting == 45
+        rig.gate.set()
+        await settle()
+    assert rig.handled == list(range(69))
+
+
 async def test_d4_a_shutdown_leaves_the_rest_in_the_inbox_and_hands_back_what_was_admitted(
     autojump_clock: object,
 ) -> None:
     async with rigged("gated", work_queue=24, grace=0.0) as (rig, _, session):
         comms = await rig.comms(work_lane=100)
-        await session.attach_ingress(comms)
-        await fill(rig, comms)
+        await serve_69(rig, comms, session)
         end = await session.stop()
     assert end is not None
     assert [message.body for message in end.unfinished] == list(range(24))
@@ -250,8 +269,7 @@ async def test_d4_a_shutdown_leaves_the_rest_in_the_inbox_and_hands_back_what_wa
 async def test_d4_a_cancelled_caller_loses_nothing_of_the_inbox(checkpoints: int, autojump_clock: object) -> None:
     async with rigged("gated", work_queue=24) as (rig, _, session):
         comms = await rig.comms(work_lane=100)
-        await session.attach_ingress(comms)
-        await fill(rig, comms)
+        await serve_69(rig, comms, session)
         rebuilt = await rig.comms(work_lane=100)
         await cancelled_call(lambda: session.attach_ingress(rebuilt), checkpoints)
         await cancelled_call(session.stop_drain, checkpoints)
@@ -260,6 +278,22 @@ async def test_d4_a_cancelled_caller_loses_nothing_of_the_inbox(checkpoints: int
         rig.gate.set()
         await settle()
     assert rig.handled == list(range(69))
+
+
+async def test_d4_an_envelope_that_is_claimed_and_not_admitted_stays_at_the_head(autojump_clock: object) -> None:
+    async with rigged("gated", work_queue=1) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        await settle()
+        rig.peer.send_nowait(rig.envelope(comms, "first"))
+        rig.peer.send_nowait(rig.envelope(comms, "second"))
+        # The queue is full before the drain, which was woken with room, gets its turn.
+        await session.deliver("delivered")
+        await settle()
+        assert comms.statistics().work_waiting == 2
+        rig.gate.set()
+        await settle()
+    assert rig.handled == ["delivered", "first", "second"]
 
 
 @pytest.mark.parametrize("how", ["stop_drain", "stop_drains", "detach", "unregister", "destroy", "stop"])

@@ -491,9 +491,7 @@ async def test_every_step_of_every_session_is_seen_in_order() -> None:
         ("a", "RunFinished"),
         ("a", "Destroy"),
         ("a", "ExecutorStopped"),
-        ("a", "Stop"),
         ("b", "Register"),
-        ("b", "Stop"),
         ("b", "Stop"),
     ]
 

@@ -93,7 +93,7 @@ def patchwork(chance: random.Random, states: list[SessionState], old: SessionSta
         if chance.random() < 0.4:
             regions[name] = getattr(chance.choice(states), name)
     new = attrs.evolve(old, **regions)
-    match chance.randrange(8):
+    match chance.randrange(9):
         case 0:
             return attrs.evolve(new, drain=attrs.evolve(new.drain, stopping=DrainStopping.ABORT))
         case 1:
@@ -106,6 +106,8 @@ def patchwork(chance: random.Random, states: list[SessionState], old: SessionSta
         case 4:
             owed = {(ObligationKind.REVOKE, supervisor_id(ANN), 1): 0}
             return attrs.evolve(new, supervisor=attrs.evolve(new.supervisor, obligations=owed))
+        case 5:
+            return attrs.evolve(new, session=attrs.evolve(new.session, run_id="a run"))
         case _:
             return new
 

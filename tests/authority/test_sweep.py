@@ -26,7 +26,9 @@ from .cast import IDLE, IN_PHASE
 from .laws import broken_laws
 from .walks import explored, inputs_for
 
-STATES = tuple(explored().states.values())
+
+def met() -> list[SessionState]:
+    return list(explored().states.values())
 
 
 def refused(state: SessionState, input_: Input) -> bool:
@@ -54,22 +56,23 @@ def refused(state: SessionState, input_: Input) -> bool:
 
 
 def test_the_walks_met_every_phase_owner_intent_and_ending() -> None:
-    assert {state.session.phase for state in STATES} == set(SessionPhase)
-    assert {state.drain.phase for state in STATES} == set(CommsDrainPhase)
-    assert {state.drain.stopping for state in STATES} == {None, *DrainStopping}
-    assert {state.session.ending for state in STATES} == {None, *Ending}
-    assert {state.session.ended for state in STATES} == {None, *Ending}
-    assert {type(state.ingress) for state in STATES} == {Unattached, SessionOwned, MobOwned}
+    states = met()
+    assert {state.session.phase for state in states} == set(SessionPhase)
+    assert {state.drain.phase for state in states} == set(CommsDrainPhase)
+    assert {state.drain.stopping for state in states} == {None, *DrainStopping}
+    assert {state.session.ending for state in states} == {None, *Ending}
+    assert {state.session.ended for state in states} == {None, *Ending}
+    assert {type(state.ingress) for state in states} == {Unattached, SessionOwned, MobOwned}
 
 
 def test_there_are_inputs_of_every_class_for_every_state() -> None:
-    for state in STATES[::50]:
+    for state in met()[::50]:
         assert {type(input_) for input_ in inputs_for(state)} == {*COMMANDS, *OBSERVATIONS}
 
 
 @pytest.mark.parametrize("phase", SessionPhase)
 def test_every_input_steps_or_is_refused_by_name_in_this_phase(phase: SessionPhase) -> None:
-    for state in (IN_PHASE[phase], *(state for state in STATES if state.session.phase is phase)):
+    for state in (IN_PHASE[phase], *(state for state in met() if state.session.phase is phase)):
         for input_ in inputs_for(state):
             if refused(state, input_):
                 assert isinstance(input_, COMMANDS)
