@@ -268,9 +268,12 @@ class MeerkatMachine:
             with self._root_scope:
                 async with trio.open_nursery() as self._root:
                     task_status.started()
-                    await trio.sleep_forever()
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        # The nursery closes now: from here on no session may be started in it.
+                        self._closed = True
         finally:
-            self._closed = True
             for stream in self._subscriptions:
                 stream.close()
 

@@ -33,6 +33,7 @@ class Rig:
         self.handled: list[Any] = []
         self.gate = trio.Event()
         self.sent = 0
+        self.receipts: list[tuple[object, Receipt]] = []
 
     async def comms(self, runtime_id: str = "a", kind: type[MemoryComms] = MemoryComms, **bounds: Any) -> MemoryComms:
         comms = kind(self.network, runtime_id, **bounds)
@@ -45,7 +46,12 @@ class Rig:
         return Envelope(sender=self.peer.peer_id, recipient=comms.peer_id, body=body, **fields)
 
     async def send(self, comms: MemoryComms, *bodies: object) -> list[Receipt]:
-        return [await self.peer.send(self.envelope(comms, body)) for body in bodies]
+        sent = []
+        for body in bodies:
+            receipt = await self.peer.send(self.envelope(comms, body))
+            self.receipts.append((body, receipt))
+            sent.append(receipt)
+        return sent
 
     async def record(self, run: SessionRun) -> None:
         """A handler that writes down what it is given."""

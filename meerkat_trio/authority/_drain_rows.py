@@ -239,7 +239,7 @@ _DRAIN_ROWS: Final = (
         guards={
             **NOT_ENDING,
             "drain_can_spawn": lambda s, _: s.drain.phase in _SPAWNABLE,
-            "ingress_owned": lambda s, _: s.ingress is not UNATTACHED,
+            "ingress_owned": lambda s, _: not isinstance(s.ingress, Unattached),
         },
         update=_started,
         emit=lambda b, a, i: (
@@ -336,7 +336,9 @@ _DRAIN_ROWS: Final = (
         "respawn-due",
         "a failed drain starts again",
         on=RespawnDue,
-        when=lambda s, i: _waits_for_respawn(s, i) and s.ingress is not UNATTACHED and s.session.ending is None,
+        when=lambda s, i: (
+            _waits_for_respawn(s, i) and not isinstance(s.ingress, Unattached) and s.session.ending is None
+        ),
         update=_respawned,
         emit=lambda _b, a, _i: (StartDrain(a.drain.generation, _mode_of(a)),),
         emits=(StartDrain,),

@@ -68,7 +68,7 @@ ACTIVE: Final = frozenset({SessionPhase.IDLE, SessionPhase.ATTACHED, SessionPhas
 LIVE: Final = ACTIVE | {SessionPhase.RETIRED, SessionPhase.STOPPED}
 
 UNATTACHED: Final = Unattached()
-"""The one `Unattached` a state holds: transitions test for it by identity."""
+"""Shared, so that a state without owner costs nothing; compared by type, for an equal one may come from outside."""
 UNBOUND: Final = Unbound()
 
 
@@ -331,7 +331,7 @@ def _broken_by_drain(old: SessionState, new: SessionState) -> str | None:
         return "stopping_means_live" if drain.stopping is not None else None
     if drain.mode is None:
         return "live_drain_has_mode"
-    if drain.stopping is None and new.ingress is UNATTACHED:
+    if drain.stopping is None and isinstance(new.ingress, Unattached):
         return "live_drain_is_owned"
     return None
 

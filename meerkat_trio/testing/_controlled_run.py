@@ -149,8 +149,8 @@ class ControlledRun(trio.abc.Clock, trio.abc.Instrument):
         self.strikes: set[tuple[str, str]] = set()
         self.finding: Finding | None = None
         self.raised: BaseException | None = None
-        self.events = 0
-        self.now = 0.0
+        self.events: int = 0
+        self.now: float = 0.0
         self._target = -1 if plan.victim is None else plan.event
         self._expected = expected
         self._steps = 0

@@ -40,6 +40,8 @@ def written(target: ast.expr) -> Iterator[ast.Attribute]:
         case ast.Tuple(elts=parts) | ast.List(elts=parts):
             for part in parts:
                 yield from written(part)
+        case _:
+            pass
 
 
 def targets(node: ast.AST) -> list[ast.expr]:
@@ -69,8 +71,8 @@ def offences(source: str) -> list[str]:
 
 
 def test_the_records_are_found() -> None:
-    assert HOT < {record.__name__ for record in RECORDS}
-    assert {"phase", "drain", "obligations", "direct", "generation", "effects", "after"} < FIELDS
+    assert {record.__name__ for record in RECORDS} > HOT
+    assert {"phase", "drain", "obligations", "direct", "generation", "effects", "after"} <= FIELDS
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,8 @@ def test_the_authority_imports_only_itself_attrs_and_a_few_pure_modules(module: 
                 assert {name.name for name in names} <= allowed
             case ast.ImportFrom(module=name, level=level):
                 assert level == 1 or name in allowed, name
+            case _:
+                pass
 
 
 def test_every_public_name_of_the_authority_is_there() -> None:

@@ -43,6 +43,7 @@ from meerkat_trio.authority import (
     Input,
     IssueBootstrapToken,
     OpenRequest,
+    PeerId,
     PublishLocalEndpoint,
     RebindDrain,
     Register,
@@ -117,13 +118,22 @@ def session_inputs(state: SessionState) -> list[Input]:
     ]
 
 
+def by_mob(comms_runtime_id: str, mob_id: str, mob_peer_id: PeerId | None = None) -> AttachMobIngress:
+    return AttachMobIngress(
+        comms_runtime_id=comms_runtime_id,
+        mob_id=mob_id,
+        mob_peer_id=mob_peer_id,
+        mode=MODE,
+        idle_timeout=IDLE_TIMEOUT,
+    )
+
+
 def drain_inputs(state: SessionState) -> list[Input]:
     now = state.drain.generation
-    mob = {"mode": MODE, "idle_timeout": IDLE_TIMEOUT}
     return [
         *(AttachSessionIngress(rid, mode, IDLE_TIMEOUT) for rid in ("comms", "other") for mode in (MODE, TIMED)),
-        *(AttachMobIngress(comms_runtime_id=r, mob_id=m, **mob) for r in ("comms", "other") for m in ("mob", "gang")),
-        AttachMobIngress(comms_runtime_id="comms", mob_id="mob", mob_peer_id=MOB_PEER, **mob),
+        *(by_mob(rid, mob) for rid in ("comms", "other") for mob in ("mob", "gang")),
+        by_mob("comms", "mob", MOB_PEER),
         *(DetachIngress(Detacher(mob)) for mob in (None, "mob", "gang")),
         *(SpawnDrain(mode, IDLE_TIMEOUT) for mode in (MODE, TIMED)),
         RebindDrain(),

@@ -611,7 +611,7 @@ def test_a_task_that_waits_for_idleness_is_cancelled_after_everything_else_has_p
     seen = set()
 
     async def scenario(sweep: Sweep) -> None:
-        called_before_parking = False
+        called_before_parking = True
 
         async def other() -> None:
             nonlocal called_before_parking
