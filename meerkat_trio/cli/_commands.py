@@ -1,6 +1,8 @@
-"""The group of commands."""
+"""The group of commands, and how bad input is answered: in one line, with exit status 2."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import click
 
@@ -10,7 +12,27 @@ from ._machine import machine
 __all__ = ["commands"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _BadInput(click.ClickException):
+    exit_code = 2
+
+
+class _OneLineGroup(click.Group):
+    """A group that leaves the four lines out with which click surrounds what is wrong with the input."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _BadInput(" ".join(error.format_message().split())) from None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise _BadInput(error.format_message()) from None
+
+
+@click.group(cls=_OneLineGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="meerkat-trio")
 def commands() -> None:
     """Many long-lived agent sessions in one Trio process."""

@@ -1,57 +1,113 @@
-"""What the demo does to its sessions while messages flow, through the public API alone."""
+"""What the demo does to its sessions while messages flow, through the public API alone.
+
+Counts what was seen to happen, never what was planned.
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from .._exceptions import DrainNotStarted
 from .._messages import TrustSource
-from ..authority import DrainExitReason, MobOwned
+from ..abc import ALL_LANES
+from ..authority import CommsDrainPhase, DrainExitReason, MobOwned
 from ..comms import MemoryComms, MemoryNetwork
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
+    from .._reports import IngressUpdate
     from .._session import Session
     from ..abc import Claim
-    from ..authority import Lane
+    from ..authority import DrainExit, Lane, PeerId
+    from ._demo_plan import Move
 
-__all__ = ["KINDS", "Chaos", "FragileComms"]
+__all__ = ["Chaos", "Flow", "FragileComms"]
 
-KINDS: Final = (
-    "rebinds",
-    "aborts",
-    "crashes",
-    "respawns",
-    "promotions",
-    "handler_failures",
-    "handler_delays",
-    "cancelled_callers",
-)
-"""Every kind of fault; each has to happen for a run with faults to succeed."""
+_MOB: Final = "demo-mob"
+# The same for every transport of a session: each session has a network of its own.
+_RUNTIME_ID: Final = "session"
+_LANE: Final = 8  # small, so that senders wait often
+_FIRST_GLANCE: Final = 0.001
 
 
 class FragileComms(MemoryComms):
-    """A transport that breaks when it is told to: the drain's next look into the inbox raises."""
+    """A transport that breaks when it is told to: the drain's look into the inbox raises, once."""
 
-    __slots__ = ("about_to_break", "breakages")
+    __slots__ = ("_breaking", "_looking")
 
-    def __init__(self, network: MemoryNetwork, runtime_id: str, breakages: Counter[str]) -> None:
-        super().__init__(network, runtime_id)
-        self.about_to_break = False
-        self.breakages = breakages
+    def __init__(self, network: MemoryNetwork) -> None:
+        super().__init__(network, _RUNTIME_ID, work_lane=_LANE)
+        self._breaking = False
+        self._looking: trio.CancelScope | None = None
 
-    def claim_ready(self, *, lanes: frozenset[Lane] | None = None) -> Claim | None:
+    def break_down(self) -> None:
+        """Break, also if the drain is waiting for a message right now."""
+        self._breaking = True
+        if self._looking is not None:
+            self._looking.cancel()
+
+    async def claim(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
+        """Break if told to, before or meanwhile, else claim.
+
+        **Cancellation:** nothing is lost.
+        """
+        self._break_if_told()
+        with trio.CancelScope() as scope:
+            self._looking = scope
+            try:
+                return await super().claim(lanes=lanes)
+            finally:
+                self._looking = None
+        self._break_if_told()
+        raise RuntimeError("only `break_down` cancels a look")
+
+    def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
         """Break if told to, else claim."""
-        if self.about_to_break:
-            self.about_to_break = False
-            self.breakages["crashes"] += 1
-            raise OSError("the transport broke")
-        return super().claim_ready() if lanes is None else super().claim_ready(lanes=lanes)
+        self._break_if_told()
+        return super().claim_ready(lanes=lanes)
+
+    def _break_if_told(self) -> None:
+        if self._breaking:
+            self._breaking = False
+            raise ConnectionError("the transport broke")
+
+
+@final
+class Flow:
+    """How many messages were sent to a session, and how many may be before the next fault has begun."""
+
+    def __init__(self, moves: Sequence[Move]) -> None:
+        self._gates = [*(move.after for move in moves), math.inf]
+        self._sent = 0
+        self._changed = trio.Event()
+
+    def open_next_gate(self) -> None:
+        """Let messages flow up to the next fault."""
+        del self._gates[0]
+        self._tell()
+
+    def count_one(self) -> None:
+        """Count a message as sent."""
+        self._sent += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def wait_allowed(self) -> None:
+        """Wait until one more message may be sent."""
+        while self._sent >= self._gates[0]:
+            await self._changed.wait()
+
+    async def wait_sent(self, count: int) -> None:
+        """Wait until ``count`` messages were sent."""
+        while self._sent < count:
+            await self._changed.wait()
 
 
 @final
@@ -59,98 +115,145 @@ class Chaos:
     """The faults of one session."""
 
     def __init__(
-        self,
-        session: Session,
-        network: MemoryNetwork,
-        senders: Iterable[MemoryComms],
-        faults: Counter[str],
-        dice: random.Random,
+        self, session: Session, network: MemoryNetwork, senders: Iterable[MemoryComms], faults: Counter[str]
     ) -> None:
         self._session = session
         self._network = network
         self._senders = tuple(senders)
         self._faults = faults
-        self._dice = dice
         self._comms: FragileComms | None = None
-        self.over = trio.Event()
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Whom to send to: all transports of the session are the same peer.
+
+        Raises:
+            RuntimeError: none was attached yet.
+        """
+        if self._comms is None:
+            raise RuntimeError("attach first")
+        return self._comms.peer_id
+
+    # --- attaching ----------------------------------------------------------------------------------
 
     async def attach_fresh(self) -> None:
         """Build a new transport of the session's logical id and attach it, in the name of whoever owns the ingress."""
-        comms = FragileComms(self._network, self._session.id, self._faults)
+        await self._move_to(await self._built())
+
+    async def _built(self) -> FragileComms:
+        comms = FragileComms(self._network)
         for sender in self._senders:
             await comms.add_trusted_peer(sender.endpoint(), TrustSource.MANUAL)
+        return comms
+
+    async def _chosen(self, move: Move) -> FragileComms:
+        return await self._built() if move.fresh or self._comms is None else self._comms
+
+    async def _attach(self, comms: FragileComms) -> IngressUpdate:
+        owner = self._session.ingress_owner
+        if isinstance(owner, MobOwned):
+            return await self._session.attach_mob_ingress(comms, owner.mob_id)
+        return await self._session.attach_ingress(comms)
+
+    async def _move_to(self, comms: FragileComms) -> None:
         await self._attach(comms)
+        await self._settle(comms)
 
-    async def _attach(self, comms: FragileComms) -> None:
-        session = self._session
-        self._comms = comms
-        owner = session.ingress_owner
-        try:
-            if isinstance(owner, MobOwned):
-                await session.attach_mob_ingress(comms, owner.mob_id)
-            else:
-                await session.attach_ingress(comms)
-        except DrainNotStarted:
-            # Another fault struck while it started; the next attach, or the policy, starts it.
-            pass
+    async def _settle(self, comms: FragileComms) -> None:
+        previous, self._comms = self._comms, comms
+        if previous is not None and previous is not comms:
+            # What it held has moved on with the take-over, so it may be closed at once.
+            await previous.aclose()
 
-    async def run(self, traffic_is_over: trio.Event) -> None:
-        """Do each fault once in a random order, then more of them while messages flow."""
-        moves = [self._rebind, self._abort, self._crash, self._promote, self._cancel_caller]
-        try:
-            self._dice.shuffle(moves)
-            for move in moves:
-                await trio.sleep(self._dice.uniform(0.0, 0.01))
-                await move()
-        finally:
-            self.over.set()
-        while not traffic_is_over.is_set():
-            await trio.sleep(self._dice.uniform(0.005, 0.05))
-            await self._dice.choice([self._rebind, self._abort, self._cancel_caller])()
+    # --- faults -------------------------------------------------------------------------------------
 
-    async def _rebind(self) -> None:
+    async def run(self, moves: Sequence[Move], flow: Flow) -> None:
+        """Make each move when its moment has come; whatever it has left, the drain runs again afterwards."""
+        deeds: dict[str, Callable[[Move], Awaitable[None]]] = {
+            "rebinds": self._rebind,
+            "aborts": self._abort,
+            "crashes": self._crash,
+            "promotions": self._promote,
+            "cancelled_attaches": self._cancel_attach,
+            "cancelled_stops": self._cancel_stop,
+            "cancelled_waits": self._cancel_wait,
+        }
+        for move in moves:
+            await flow.wait_sent(move.after)
+            flow.open_next_gate()
+            await deeds[move.kind](move)
+
+    async def _rebind(self, _: Move) -> None:
         await self.attach_fresh()
 
-    async def _abort(self) -> None:
-        drain_exit = await self._session.stop_drain()
-        if drain_exit is not None and drain_exit.reason is DrainExitReason.ABORTED:
-            self._faults["aborts"] += 1
-        if self._comms is not None:
-            await self._attach(self._comms)
+    async def _abort(self, move: Move) -> None:
+        before = self._session.drain.generation
+        self._note_abort(await self._session.stop_drain(), before)
+        await self._move_to(await self._chosen(move))
 
-    async def _crash(self) -> None:
-        if self._comms is not None:
-            self._comms.about_to_break = True
+    def _note_abort(self, drain_exit: DrainExit | None, since: int) -> None:
+        if drain_exit is not None and drain_exit.generation >= since:
+            self._faults["aborts"] += drain_exit.reason is DrainExitReason.ABORTED
 
-    async def _promote(self) -> None:
-        if self._comms is None:
+    async def _crash(self, _: Move) -> None:
+        session, comms = self._session, self._comms
+        if comms is None:
             return
-        try:
-            update = await self._session.attach_mob_ingress(self._comms, "demo-mob")
-        except DrainNotStarted:
-            return
+        comms.break_down()
+        drain_exit = await session.wait_drain_exited()
+        if drain_exit is not None and isinstance(drain_exit.error, ConnectionError):
+            self._faults["crashes"] += 1
+        pause = _FIRST_GLANCE
+        # An attach would start the drain itself; here it is the policy that has to, and no call waits for it.
+        while session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE:  # noqa: ASYNC110
+            await trio.sleep(pause)
+            pause *= 1.5
+
+    async def _promote(self, move: Move) -> None:
+        comms = await self._chosen(move)
+        update = await self._session.attach_mob_ingress(comms, _MOB)
         self._faults["promotions"] += update.owner_changed
+        await self._settle(comms)
 
-    async def _cancel_caller(self) -> None:
+    async def _cancel_attach(self, move: Move) -> None:
+        comms = await self._built()
+        await self._cut("cancelled_attaches", lambda: self._attach(comms), move.patience)
+        await self._move_to(comms)
+
+    async def _cancel_stop(self, move: Move) -> None:
         session = self._session
-        calls: list[Callable[[], Awaitable[Any]]] = [self.attach_fresh, session.stop_drain, session.wait_drain_exited]
-        await self.cancel_in_the_middle(self._dice.choice(calls))
-        # Whatever the cancelled call has left, the drain is to run again.
-        if self._comms is not None:
-            await self.attach_fresh()
+        before = session.drain.generation
+        await self._cut("cancelled_stops", session.stop_drain, move.patience)
+        comms = await self._chosen(move)
+        # Waits for the exit of a drain that was told to stop.
+        await self._attach(comms)
+        self._note_abort(session.drain.last_exit, before)
+        await self._settle(comms)
 
-    async def cancel_in_the_middle(self, call: Callable[[], Awaitable[Any]]) -> bool:
-        """Make a call and cancel its caller after a few steps; say whether it was cut."""
-        with trio.CancelScope() as scope:
-            async with trio.open_nursery() as nursery:
+    async def _cancel_wait(self, move: Move) -> None:
+        await self._cut("cancelled_waits", self._session.wait_drain_exited, move.patience)
 
-                async def strike() -> None:
-                    for _ in range(self._dice.randrange(4)):
-                        await trio.lowlevel.checkpoint()
-                    scope.cancel()
+    async def _cut(self, kind: str, call: Callable[[], Awaitable[Any]], patience: int) -> None:
+        """Cancel a caller in the middle; if the call was faster, make it again and cancel earlier."""
+        while not await self.cancel_in_the_middle(kind, call, patience):
+            patience = max(0, patience - 1)
 
+    async def cancel_in_the_middle(self, kind: str, call: Callable[[], Awaitable[Any]], patience: int) -> bool:
+        """Make a call and cancel its caller after ``patience`` steps; say whether it was cut, and count it."""
+        scope = trio.CancelScope()
+
+        async def strike() -> None:
+            for _ in range(patience - 1):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            if patience == 0:
+                scope.cancel()
+            else:
                 nursery.start_soon(strike)
+            with scope:
                 await call()
-                nursery.cancel_scope.cancel()
-        self._faults["cancelled_callers"] += scope.cancelled_caught
+            nursery.cancel_scope.cancel()
+        self._faults[kind] += scope.cancelled_caught
         return scope.cancelled_caught

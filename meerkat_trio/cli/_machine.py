@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import click
 from rich.console import Console
@@ -67,6 +67,16 @@ def _outcome(row: Row) -> str:
     return f"no-op: {row.ignored}" if row.ignored else ", ".join(row.emits)
 
 
+_FINISH: Final = "whichever step leaves an ending session without drain and executor"
+
+
+def _effects() -> Iterable[tuple[str, str, list[str]]]:
+    """Name each effect, say what it asks for, and name the rows that emit it."""
+    for effect in get_args(authority.Effect):
+        doc = (effect.__doc__ or "").strip().removesuffix(".")
+        yield effect.__name__, doc, [row.name for row in TRANSITIONS if effect.__name__ in row.emits]
+
+
 def _rows_by_region() -> Iterable[tuple[str, list[Row]]]:
     return ((region, list(rows)) for region, rows in groupby(TRANSITIONS, key=lambda row: row.region))
 
@@ -98,7 +108,8 @@ def _json() -> str:
         }
         for row in TRANSITIONS
     ]
-    return json.dumps({"rows": rows, "invariants": dict(INVARIANTS)}, indent=2) + "\n"
+    effects = {name: doc for name, doc, _ in _effects()}
+    return json.dumps({"rows": rows, "invariants": dict(INVARIANTS), "effects": effects}, indent=2) + "\n"
 
 
 # --- diagrams: found by running the authority, not by reading the table ------------------------------
@@ -213,4 +224,6 @@ def _markdown() -> str:
     parts += _section("Phases of a drain", _diagram("drains", "INACTIVE", drains))
     parts += ["## Invariants", "", "| name | what holds after every step |", "|---|---|"]
     parts += [f"| {name} | {sentence} |" for name, sentence in INVARIANTS.items()]
+    parts += ["", "## Effects", "", "| effect | what the shell has to do | rows |", "|---|---|---|"]
+    parts += [_line(name, doc, ", ".join(rows) or _FINISH) for name, doc, rows in _effects()]
     return "\n".join(parts) + "\n"

@@ -12,24 +12,26 @@ import trio.testing
 from attrs import asdict, field, frozen
 
 from .._machine import open_machine
-from .._messages import ReceiptStatus
 from .._policy import Backoff, RespawnPolicy
 from ..comms import MemoryComms, MemoryNetwork
 from ..testing._trio_internals import controlled_schedule
-from ._faults import KINDS, Chaos
-from ._ledger import Account, Ledger, audit
+from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
+from ._faults import Chaos, Flow
+from ._ledger import Account, audit, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from .._machine import MeerkatMachine
+    from .._messages import Envelope, Receipt
     from .._session import Session, SessionRun
-    from ._ledger import InputLine
+    from ._ledger import InputLine, Ledger
 
 __all__ = ["Outcome", "SessionOutcome", "Show", "Traffic", "perform"]
 
-_HANDLER_FAULT_SHARE: Final = 0.03
+_WORK_QUEUE: Final = 8  # small, so that the work lane is shut often
+_STUCK_AFTER: Final = 30.0
+_NO_FAULT: Final = HandlerFault()
 
 
 @frozen(kw_only=True)
@@ -74,8 +76,8 @@ class Show:
     """Whether anything goes wrong."""
     virtual: bool
     """Whether time is virtual and the schedule controlled."""
-    ledger: Path
-    """Where handled messages are written down."""
+    ledger: Ledger
+    """Where handled messages are written down; closed when the run is over."""
     on_progress: Callable[[int], None] = field(default=lambda _: None)
     """Told how many messages were handled so far."""
 
@@ -89,9 +91,9 @@ class SessionOutcome:
     rebinds: int
     """Times its drain moved to another transport."""
     restarts: int
-    """Times its failed drain was started again by policy."""
+    """Times its drain was started again, by policy or by an attach."""
     longest_stall: float
-    """Longest time between two handled messages, in seconds."""
+    """Longest time in which it handled nothing, up to its last message, in seconds."""
 
 
 @frozen(kw_only=True)
@@ -104,6 +106,8 @@ class Outcome:
     """How often each kind of fault happened."""
     demanded: tuple[str, ...]
     """The kinds that had to happen."""
+    stuck: bool
+    """Whether the run was given up because nothing happened any more."""
 
     @property
     def account(self) -> Account:
@@ -117,8 +121,8 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the ledger balances and every demanded fault happened."""
-        return self.account.balances and not self.missing
+        """Whether everything was handled exactly once and in order, and every demanded fault happened."""
+        return self.account.balances and not self.account.abandoned and not self.missing and not self.stuck
 
     def total(self) -> dict[str, Any]:
         """Return the totals as plain data."""
@@ -131,14 +135,27 @@ class Outcome:
         }
 
 
+class _PlannedFailure(Exception):
+    """What a handler raises because the plan says so."""
+
+
 def perform(show: Show) -> Outcome:
-    """Run the demo, in a Trio run of its own."""
+    """Run the demo, in a Trio run of its own.
+
+    Raises:
+        KeyboardInterrupt: alone or in a group; the ledger holds what was handled until then.
+    """
     stage = _Stage(show)
-    if not show.virtual:
-        trio.run(stage.run)
-    else:
-        with controlled_schedule(random.Random(show.seed)):  # noqa: S311 - faults, no secrets
-            trio.run(stage.run, clock=trio.testing.MockClock(autojump_threshold=0))
+    try:
+        # An interruption reaches the main task alone, which then takes everything down in order.
+        if not show.virtual:
+            trio.run(stage.run, restrict_keyboard_interrupt_to_checkpoints=True)
+        else:
+            clock = trio.testing.MockClock(autojump_threshold=0)
+            with controlled_schedule(random.Random(show.seed)):  # noqa: S311 - faults, no secrets
+                trio.run(stage.run, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+    finally:
+        show.ledger.close()
     return stage.outcome()
 
 
@@ -146,126 +163,153 @@ def perform(show: Show) -> Outcome:
 class _Stage:
     def __init__(self, show: Show) -> None:
         self._show = show
-        self._ledger = Ledger(show.ledger)
-        self._dice = random.Random(show.seed)  # noqa: S311 - faults, no secrets
         self._faults: Counter[str] = Counter()
-        self._failed_once: set[tuple[str, str, int]] = set()
+        self._sent: Counter[tuple[str, str]] = Counter()
         self._handled = 0
-        self._last: dict[str, float] = {}
-        self._stall: dict[str, float] = defaultdict(float)
-        self._sessions: list[Session] = []
+        self._started = 0.0
+        self._stuck = False
+        self._sessions: dict[str, Session] = {}
 
     async def run(self) -> None:
         """Be the main task of the demo's Trio run."""
-        ids = (str(number) for number in itertools.count())
+        self._started = trio.current_time()
+        ids = itertools.count()
+        jitter = random.Random(self._show.seed)  # noqa: S311 - faults, no secrets
         respawn = RespawnPolicy(max_restarts=1000, backoff=Backoff(first=0.001, limit=0.01))
-        try:
-            async with (
-                open_machine(respawn=respawn, random=self._dice.random, new_id=lambda: next(ids)) as machine,
-                trio.open_nursery() as nursery,
-            ):
-                for session_id, streams in self._show.traffic.bodies.items():
-                    nursery.start_soon(self._host, machine, session_id, streams, random.Random(self._dice.random()))  # noqa: S311
-        finally:
-            self._ledger.close()
+        async with open_machine(respawn=respawn, random=jitter.random, new_id=lambda: str(next(ids))) as machine:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as watched:
+                    watched.start_soon(self._give_up_if_stuck, scope)
+                    async with trio.open_nursery() as hosting:
+                        for session_id, streams in self._show.traffic.bodies.items():
+                            hosting.start_soon(self._host, machine, session_id, streams)
+                    watched.cancel_scope.cancel()
 
-    async def _host(
-        self, machine: MeerkatMachine, session_id: str, streams: dict[str, list[object]], dice: random.Random
-    ) -> None:
+    async def _give_up_if_stuck(self, scope: trio.CancelScope) -> None:
+        """A run that hangs has to be reported as one that failed, not hang too."""
+        before = -1
+        while (now := self._handled + self._sent.total() + self._faults.total()) != before:
+            before = now
+            await trio.sleep(_STUCK_AFTER)
+        self._stuck = True
+        scope.cancel()
+
+    async def _host(self, machine: MeerkatMachine, session_id: str, streams: dict[str, list[object]]) -> None:
+        plan = self._plan(session_id, streams)
+        # A network for each session: no name of the input can be taken for another's.
         network = MemoryNetwork()
-        senders = {name: MemoryComms(network, f"from-{name}") for name in streams}
+        senders = {name: MemoryComms(network, f"sender-{n}") for n, name in enumerate(streams)}
         names = {comms.peer_id: name for name, comms in senders.items()}
 
         async def handler(run: SessionRun) -> None:
-            number, body = run.message.body
-            await self._handle(session_id, names[run.message.sender], number, body, dice)
+            await self._handle(run, names[run.message.sender], plan)
 
-        session = await machine.register(session_id, handler, retry_backoff=Backoff(first=0.001, limit=0.01))
-        self._sessions.append(session)
-        chaos = Chaos(session, network, senders.values(), self._faults, dice)
+        session = self._sessions[session_id] = await machine.register(
+            session_id, handler, work_queue=_WORK_QUEUE, retry_backoff=Backoff(first=0.001, limit=0.01)
+        )
+        chaos = Chaos(session, network, senders.values(), self._faults)
         await chaos.attach_fresh()
-        traffic_is_over = trio.Event()
+        flow = Flow(plan.moves)
+        receipts: list[Receipt] = []
         async with trio.open_nursery() as nursery:
-            if self._show.faults:
-                nursery.start_soon(chaos.run, traffic_is_over)
-            else:
-                chaos.over.set()
-            async with trio.open_nursery() as sending:
-                for name, bodies in streams.items():
-                    sending.start_soon(self._send_all, senders[name], session_id, bodies, chaos, dice)
-            traffic_is_over.set()
+            nursery.start_soon(chaos.run, plan.moves, flow)
+            for name, bodies in streams.items():
+                send = _Sending(self._sent, session_id, name, senders[name], chaos, flow, receipts, plan)
+                nursery.start_soon(send.run, bodies)
+        for receipt in receipts:
+            await receipt.wait()
         await session.retire()
 
-    async def _send_all(
-        self, sender: MemoryComms, session_id: str, bodies: list[object], chaos: Chaos, dice: random.Random
-    ) -> None:
-        recipient = MemoryComms(MemoryNetwork(), session_id).peer_id
-        for number, body in enumerate(bodies):
-            if number == len(bodies) - 1:
-                # The last message comes after the faults, so that a transport about to break has something to break on.
-                await chaos.over.wait()
-            envelope = sender.envelope(recipient, (number, body), id=str(number))
-            while True:
-                if self._show.faults and dice.random() < _HANDLER_FAULT_SHARE:
-                    accepted: list[Any] = []
+    def _plan(self, session_id: str, streams: dict[str, list[object]]) -> Plan:
+        if not self._show.faults:
+            return Plan.of_nothing()
+        # Dice of its own, thrown before anything runs: the plan depends on the seed alone.
+        dice = random.Random(f"{self._show.seed} {session_id}")  # noqa: S311 - faults, no secrets
+        return draw_plan(dice, {name: len(bodies) for name, bodies in streams.items()})
 
-                    async def send(envelope: Any = envelope, accepted: list[Any] = accepted) -> None:
-                        accepted.append(await sender.send(envelope))
-
-                    await chaos.cancel_in_the_middle(send)
-                    if not accepted:
-                        continue
-                    receipt = accepted[0]
-                else:
-                    receipt = await sender.send(envelope)
-                if number < len(bodies) - 1 and receipt.status is not ReceiptStatus.DROPPED:
-                    break
-                if await receipt.wait() is ReceiptStatus.ADMITTED:
-                    break
-
-    async def _handle(self, session: str, sender: str, number: int, body: object, dice: random.Random) -> None:
-        if self._show.faults:
-            await self._go_wrong(session, sender, number, dice)
-        now = trio.current_time()
-        self._stall[session] = max(self._stall[session], now - self._last.get(session, now))
-        self._last[session] = now
+    async def _handle(self, run: SessionRun, sender: str, plan: Plan) -> None:
+        number, body = run.message.body
+        fault = plan.handler.get((sender, number), _NO_FAULT)
+        if fault.delay and run.attempt == 1:
+            await trio.sleep(fault.delay)
+            self._faults["handler_delays"] += 1
+        if run.attempt <= fault.failures:
+            self._faults["handler_failures"] += 1
+            raise _PlannedFailure(f"{sender}'s message {number}, attempt {run.attempt}")
+        # Nothing is awaited from here to the return: what is written down counts as handled.
+        self._show.ledger.append(run.session.id, sender, number, body=body, at=trio.current_time() - self._started)
         self._handled += 1
         self._show.on_progress(self._handled)
-        # Nothing is awaited from here to the return: what is written down counts as handled.
-        self._ledger.append(session, sender, number, body)
-
-    async def _go_wrong(self, session: str, sender: str, number: int, dice: random.Random) -> None:
-        message = (session, sender, number)
-        if message not in self._failed_once and (number == 0 or dice.random() < _HANDLER_FAULT_SHARE):
-            self._failed_once.add(message)
-            self._faults["handler_failures"] += 1
-            raise ValueError(f"{sender}'s message {number} fails once")
-        if number == 0 or dice.random() < _HANDLER_FAULT_SHARE:
-            self._faults["handler_delays"] += 1
-            await trio.sleep(dice.uniform(0.0, 0.02))
 
     def outcome(self) -> Outcome:
         """Audit the ledger."""
-        sent = {
-            (session, sender): len(bodies)
-            for session, streams in self._show.traffic.bodies.items()
-            for sender, bodies in streams.items()
+        ledger = self._show.ledger
+        # In the order of the traffic; the tasks that registered them ran in any.
+        sessions = {name: self._sessions[name] for name in self._show.traffic.bodies if name in self._sessions}
+        statistics = {name: session.statistics() for name, session in sessions.items()}
+        abandoned = {
+            name: len(session.abandoned) + statistics[name].abandoned_forgotten for name, session in sessions.items()
         }
-        abandoned = {session.id: len(session.abandoned) for session in self._sessions}
-        accounts = audit(self._show.ledger, sent, abandoned)
-        statistics = {session.id: session.statistics() for session in self._sessions}
-        self._faults["rebinds"] = sum(each.rebinds for each in statistics.values())
+        accounts = audit(ledger.path, self._sent, abandoned, ledger.start)
+        longest = stalls(ledger.path, ledger.start)
         self._faults["respawns"] = sum(each.respawns for each in statistics.values())
+        self._faults["rebinds"] = sum(each.rebinds for each in statistics.values())
         return Outcome(
             sessions={
-                session: SessionOutcome(
-                    account=accounts.get(session, Account()),
-                    rebinds=statistics[session].rebinds,
-                    restarts=statistics[session].respawns,
-                    longest_stall=self._stall[session],
+                name: SessionOutcome(
+                    account=accounts.get(name, Account()),
+                    rebinds=statistics[name].rebinds,
+                    # Every start and every rebind makes a generation; the first start is none of the restarts.
+                    restarts=max(0, session.drain.generation - statistics[name].rebinds - 1),
+                    longest_stall=round(longest.get(name, 0.0), 6),
                 )
-                for session in self._show.traffic.bodies
+                for name, session in sessions.items()
             },
             faults={kind: self._faults[kind] for kind in KINDS},
             demanded=KINDS if self._show.faults else (),
+            stuck=self._stuck,
         )
+
+
+@final
+@frozen
+class _Sending:
+    """One sender of one session."""
+
+    sent: Counter[tuple[str, str]]
+    session_id: str
+    name: str
+    comms: MemoryComms
+    chaos: Chaos
+    flow: Flow
+    receipts: list[Receipt]
+    plan: Plan
+
+    async def run(self, bodies: list[object]) -> None:
+        """Send everything in order."""
+        recipient = self.chaos.peer_id
+        for number, body in enumerate(bodies):
+            await self.flow.wait_allowed()
+            envelope = self.comms.envelope(recipient, (number, body))
+            receipt = None
+            patience = self.plan.sends.get((self.name, number))
+            if patience is not None:
+                receipt = await self._send_cut(envelope, patience)
+                if receipt is None and number % 2:
+                    # It was not sent. Its own id has to be good again; under a new one a double could not hide.
+                    envelope = self.comms.envelope(recipient, (number, body))
+            if receipt is None:
+                receipt = await self.comms.send(envelope)
+            self.receipts.append(receipt)
+            self.sent[self.session_id, self.name] += 1
+            self.flow.count_one()
+
+    async def _send_cut(self, envelope: Envelope, patience: int) -> Receipt | None:
+        """Send and be cancelled meanwhile; None if it was not sent."""
+        receipts: list[Receipt] = []
+
+        async def send() -> None:
+            receipts.append(await self.comms.send(envelope))
+
+        await self.chaos.cancel_in_the_middle("cancelled_sends", send, patience)
+        return receipts[0] if receipts else None

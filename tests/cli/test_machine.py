@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner
 
-from meerkat_trio.authority import TRANSITIONS
+from meerkat_trio.authority import TRANSITIONS, Effect
 from meerkat_trio.cli._commands import commands
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -51,10 +53,47 @@ def test_the_diagrams_show_what_the_authority_does(edge: str) -> None:
     assert edge in printed("--format", "mermaid")
 
 
-def test_an_unknown_format_is_refused_with_status_2() -> None:
-    result = CliRunner().invoke(commands, ["machine", "--format", "pdf"])
-    assert result.exit_code == 2
-    assert "'pdf' is not one of" in result.output
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["machine", "--format", "pdf"], "Invalid value for '--format': 'pdf' is not one of "),
+        (["machine", "--bogus"], "No such option '--bogus'."),
+        (["machine", "extra"], "Got unexpected extra argument (extra)"),
+        (["--bogus"], "No such option '--bogus'."),
+        (["nonsense"], "No such command 'nonsense'."),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args: list[str], line: str) -> None:
+    result = CliRunner().invoke(commands, args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"Error: {line}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("form", ["table", "mermaid", "json", "markdown"])
+def test_a_reader_that_leaves_early_gets_no_traceback(form: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "meerkat_trio.cli", "machine", "--format", form],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert ran.stderr == ""
+
+
+def test_every_effect_is_documented() -> None:
+    effects = json.loads(printed("--format", "json"))["effects"]
+    assert list(effects) == [effect.__name__ for effect in get_args(Effect)]
+    assert all(effects.values())
+    assert "| SessionFinished | Nothing of the session runs any more | whichever step " in printed(
+        "--format", "markdown"
+    )
 
 
 def test_without_click_the_command_says_what_is_missing() -> None:
