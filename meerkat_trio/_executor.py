@@ -65,7 +65,7 @@ class WorkQueue:
     """The number of the next attempt at the head, from 1 up."""
 
     def __init__(self, bound: int) -> None:
-        self.bound = bound
+        self.bound: int = bound
         self.work = None
         self.attempt = 1
 

@@ -330,7 +330,7 @@ async def open_machine(
             await nursery.start(machine.run_tree)
             try:
                 yield machine
-            except BaseException as error:  # noqa: BLE001 - raised again below, outside the nursery that would wrap it
+            except BaseException as error:  # noqa: BLE001, ASYNC103 - raised below, outside the nursery, which would wrap it
                 failure = error
             finally:
                 machine.begin_close()

@@ -5,6 +5,7 @@ Values and small handles only; no queue, no transport, no policy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, final
 
@@ -37,7 +38,7 @@ class TrustSource(Enum):
     OVERLAY = "overlay"
     SUPERVISOR = "supervisor"
 
-    __hash__ = object.__hash__
+    __hash__: Callable[[object], int] = object.__hash__  # type: ignore[assignment]
 
 
 class ReceiptStatus(Enum):
@@ -47,7 +48,7 @@ class ReceiptStatus(Enum):
     ADMITTED = "admitted"
     DROPPED = "dropped"
 
-    __hash__ = object.__hash__
+    __hash__: Callable[[object], int] = object.__hash__  # type: ignore[assignment]
 
 
 # Looking a member up in its enumeration costs a third of a whole receipt.

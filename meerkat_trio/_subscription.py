@@ -55,11 +55,9 @@ class StepStream:
 
         **Cancellation:** nothing is lost. Several tasks may read; each step goes to one of them.
         """
-        if self._buffer:
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
         while not self._buffer:
             if self._closed:
-                await trio.lowlevel.checkpoint()
                 raise StopAsyncIteration
             await self._readers.park()
         return self._buffer.popleft()

@@ -129,8 +129,15 @@ class Counts:
     )
 
     def __init__(self) -> None:
-        self.admitted = self.handled = self.retried = self.returned = self.abandoned = 0
-        self.abandoned_forgotten = self.rebinds = self.respawns = self.runs = 0
+        self.abandoned: int = 0
+        self.abandoned_forgotten: int = 0
+        self.admitted: int = 0
+        self.handled: int = 0
+        self.rebinds: int = 0
+        self.respawns: int = 0
+        self.retried: int = 0
+        self.returned: int = 0
+        self.runs: int = 0
         self.dropped: dict[DropReason, int] | None = None
 
 
@@ -174,14 +181,14 @@ class SessionTasks:
         on_over: Callable[[SessionTasks], None],
     ) -> None:
         self.authority: Authority = authority.Authority(state)
-        self.settings = settings
+        self.settings: SessionSettings = settings
         self.session: Any = None
-        self.queue = WorkQueue(settings.work_queue)
-        self.counts = Counts()
-        self.waiters = Waiters()
+        self.queue: WorkQueue = WorkQueue(settings.work_queue)
+        self.counts: Counts = Counts()
+        self.waiters: Waiters = Waiters()
         self.abandoned: deque[Abandoned] | None = None
-        self.subscriptions = subscriptions
-        self.on_over = on_over
+        self.subscriptions: list[StepStream] = subscriptions
+        self.on_over: Callable[[SessionTasks], None] = on_over
         self.handler: Handler[Any] | None = None
         self.executor: Executor | None = None
         self.binding: Binding | None = None
@@ -189,9 +196,9 @@ class SessionTasks:
         self.room_scope: trio.CancelScope | None = None
         self.end: SessionEnd | None = None
         self.error: BaseException | None = None
-        self.is_over = True
+        self.is_over: bool = True
         self.nursery: trio.Nursery | None = None
-        self.shutting_down = False
+        self.shutting_down: bool = False
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
         self._pending: list[tuple[Callable[..., Awaitable[None]], tuple[object, ...]]] = []
@@ -303,7 +310,7 @@ class SessionTasks:
                     if self.executor is not None:
                         # It was attached, and this task was cancelled before it could serve.
                         self._executor_is_out()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in here is this session's alone
             self._contain(error)
         finally:
             self._conclude()

@@ -374,7 +374,7 @@ async def test_all_drains_are_stopped_together() -> None:
 def broken_rule(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Make every step break an invariant while the list holds True."""
     armed = [False]
-    original = _mutator.broken_invariant
+    original = rules.broken_invariant
 
     def broken(old: rules.SessionState, new: rules.SessionState) -> str | None:
         if armed[0] and new.session.session_id == "a" and new.session.run_id is not None:
@@ -416,7 +416,7 @@ async def test_a_strict_machine_raises_a_fault(broken_rule: list[bool]) -> None:
 
 
 async def test_a_fault_met_by_a_caller_is_raised_there_and_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _mutator.broken_invariant
+    original = rules.broken_invariant
     broken = {SessionPhase.RETIRED}
 
     def breaks(old: rules.SessionState, new: rules.SessionState) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -69,7 +70,7 @@ _PORT_LIMIT: Final = 65535
 class _Member(Enum):
     """An enumeration whose members hash in C: members are keys and set elements on the hot path."""
 
-    __hash__ = object.__hash__
+    __hash__: Callable[[object], int] = object.__hash__  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}.{self.name}"
