@@ -56,9 +56,9 @@ class InboxClaim:
 
     def __init__(self, inbox: Inbox, lane: LaneQueue, entry: Entry) -> None:
         self.inbox = inbox
-        self.lane = lane
+        self.lane: LaneQueue = lane
         self.entry = entry
-        self.envelope = entry[0]
+        self.envelope: Envelope = entry[0]
 
     def commit(self, dropped: DropReason | None = None) -> None:
         """Remove the envelope for good and settle its receipt: ADMITTED, or DROPPED with a reason.

@@ -30,7 +30,7 @@ class LaneQueue:
     parked: OrderedDict[ParkedSender, None] | None
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        self.limit: int = limit
         self.queue = None
         self.parked = None
 
@@ -62,9 +62,9 @@ class ParkedSender:
     receipt: Receipt | None
 
     def __init__(self, inbox: Inbox, envelope: Envelope) -> None:
-        self.inbox = inbox
-        self.envelope = envelope
-        self.task = trio.lowlevel.current_task()
+        self.inbox: Inbox = inbox
+        self.envelope: Envelope = envelope
+        self.task: trio.lowlevel.Task = trio.lowlevel.current_task()
         self.receipt = None
 
     def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
