@@ -16,8 +16,6 @@ from .abc import ALL_LANES, CONTROL_LANE
 from .authority import DrainEnding, DropReason, Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._messages import Envelope
     from .abc import Claim, CommsRuntime
 
@@ -39,6 +37,7 @@ class Verdict(Enum):
 
 # Looking a member up in its enumeration costs more than the branch it is for.
 _WORK: Final = Lane.WORK
+_ADMITTED: Final = Verdict.ADMITTED
 _REFUSED: Final = Verdict.REFUSED
 _DISMISSED: Final = Verdict.DISMISSED
 
@@ -46,67 +45,64 @@ _DISMISSED: Final = Verdict.DISMISSED
 class Intake(Protocol):
     """Where the drain offers what it takes."""
 
+    binding: object
+    """What is to be served now; replaced by a rebind."""
     room_scope: trio.CancelScope | None
     """Set while the drain waits with the work lane shut: to be cancelled when there is room again."""
+
+    def has_room(self) -> bool:
+        """Say whether an envelope of the work lane may be offered."""
 
     def offer(self, envelope: Envelope) -> Verdict | DropReason:
         """Decide on an envelope, and take it in if it is admitted."""
 
 
-async def drain(
-    comms: CommsRuntime,
-    intake: Intake,
-    *,
-    has_room: Callable[[], bool],
-    is_current: Callable[[], bool],
-    idle_timeout: float,
-) -> DrainEnding:
+async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_timeout: float) -> DrainEnding:
     """Serve until idle for ``idle_timeout`` seconds or dismissed, and say which.
 
-    ``has_room`` says whether an envelope of the work lane may be offered. ``is_current`` says whether no other binding
-    has taken this one's place; if one has, this returns CANCELLED.
+    Ends with CANCELLED when another binding has taken the place of ``binding``.
 
     **Cancellation:** nothing is lost: what was not admitted stays at the head of the inbox.
     """
     never_idle = idle_timeout == math.inf
+    claim: Claim | None
     while True:
-        if never_idle and has_room():
+        if never_idle and intake.has_room():
             claim = await comms.claim()
         else:
-            timely = await _claim_timely(comms, intake, has_room, idle_timeout)
-            if timely is None:
+            claim = await _claim_timely(comms, intake, idle_timeout)
+            if claim is None:
                 return DrainEnding.IDLE
-            claim = timely
-        if not is_current():
+        if intake.binding is not binding:
             with claim:
                 # Woken, but the binding was replaced before this task ran: the successor takes the envelope.
                 return DrainEnding.CANCELLED
-        if claim.envelope.lane is _WORK and not has_room():
+        if claim.envelope.lane is _WORK and not intake.has_room():
             with claim:
                 # Somebody else filled the queue since this task began to wait: put it back, shut the lane.
                 continue
-        for _ in range(BATCH):
+        taken = 0
+        while claim is not None:
             with claim:
                 verdict = intake.offer(claim.envelope)
-                if verdict is not _REFUSED:
+                if verdict is _ADMITTED:
+                    claim.commit()
+                elif verdict is not _REFUSED:
                     claim.commit(verdict if isinstance(verdict, DropReason) else None)
             if verdict is _REFUSED:
                 # Only an ending session refuses, and its drain is being cancelled.
                 await trio.sleep_forever()
             if verdict is _DISMISSED:
                 return DrainEnding.DISMISSED
+            taken += 1
             await trio.lowlevel.checkpoint_if_cancelled()
-            ready = comms.claim_ready(lanes=ALL_LANES if has_room() else CONTROL_LANE)
-            if ready is None:
-                break
-            claim = ready
+            # After a whole batch the next one is waited for, which lets the others run.
+            claim = comms.claim_ready(lanes=ALL_LANES if intake.has_room() else CONTROL_LANE) if taken < BATCH else None
 
 
-async def _claim_timely(
-    comms: CommsRuntime, intake: Intake, has_room: Callable[[], bool], idle_timeout: float
-) -> Claim | None:
+async def _claim_timely(comms: CommsRuntime, intake: Intake, idle_timeout: float) -> Claim | None:
     """Wait for an envelope; None when ``idle_timeout`` has passed and the inbox is empty."""
-    while not has_room():
+    while not intake.has_room():
         # A session with a full queue is not idle, so there is no time-out here.
         with trio.CancelScope() as scope:
             intake.room_scope = scope

@@ -207,19 +207,18 @@ class Executor:
                     return
                 await self._park()
                 turns = BATCH
-                continue
-            if turns == 0:
+            elif turns == 0:
                 await trio.lowlevel.checkpoint()
                 turns = BATCH
-                continue
-            turns -= 1
-            if limiter is None:
-                failed = await self._handle(queue.work[0])
             else:
-                async with limiter:
-                    failed = not self._stopping and await self._handle(queue.work[0])
-            if failed and not self._is_done():
-                await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
+                turns -= 1
+                if limiter is None:
+                    failed = await self._handle(queue.work[0])
+                else:
+                    async with limiter:
+                        failed = not self._stopping and await self._handle(queue.work[0])
+                if failed and not self._is_done():
+                    await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
 
     async def _handle(self, work: Work) -> bool:
         """Make one attempt; say whether it failed and has to be made again."""
@@ -252,9 +251,10 @@ class Executor:
         finally:
             self._running = False
 
-    async def _park(self) -> None:
+    # Not async itself: one frame less for each executor that is parked.
+    def _park(self) -> Awaitable[object]:
         self._parked = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self._unpark)
+        return trio.lowlevel.wait_task_rescheduled(self._unpark)
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._parked = None

@@ -44,7 +44,7 @@ from .authority import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ._executor import Handler
     from ._messages import Envelope
@@ -201,9 +201,9 @@ class SessionTasks:
         self.shutting_down: bool = False
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
-        self._pending: list[tuple[Callable[..., Awaitable[None]], tuple[object, ...]]] = []
+        self._pending: tuple[tuple[Callable[..., Awaitable[None]], tuple[object, ...]], ...] = ()
         self._respawn_scope: trio.CancelScope | None = None
-        self._restarts: list[float] = []
+        self._restarts: tuple[float, ...] = ()
 
     @property
     def state(self) -> authority.SessionState:
@@ -214,18 +214,15 @@ class SessionTasks:
 
     def apply(self, input_: Input) -> Step:
         """Apply one input, realise its effects, tell whoever watches."""
-        step = self._decide(input_)
-        if step.effects or self.subscriptions or self.waiters.waiting:
-            self._publish(step)
-        return step
-
-    def _decide(self, input_: Input) -> Step:
         try:
-            return self.authority.apply(input_)
+            step = self.authority.apply(input_)
         except authority.InvariantViolated as error:
             if self.error is None:
                 self.fault(error)
             raise
+        if step.effects or self.subscriptions or self.waiters.waiting:
+            self._publish(step)
+        return step
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit rehearsed steps and realise them in order."""
@@ -301,7 +298,7 @@ class SessionTasks:
                 self.nursery = nursery
                 for child, args in self._pending:
                     nursery.start_soon(child, *args)
-                self._pending.clear()
+                self._pending = ()
                 try:
                     await self._serve_executors()
                 finally:
@@ -361,7 +358,7 @@ class SessionTasks:
 
     def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         if self.nursery is None:
-            self._pending.append((child, args))
+            self._pending += ((child, args),)
         else:
             self.nursery.start_soon(child, *args)
 
@@ -466,7 +463,8 @@ class SessionTasks:
                 ending, error = DrainEnding.CANCELLED, None
                 try:
                     with binding.scope:
-                        ending = await self._serve_binding(binding)
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                        ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise
                 except trio.ClosedResourceError as closed:
@@ -496,27 +494,20 @@ class SessionTasks:
             reason = authority.exit_reason(ending, region.stopping)
             self.apply(authority.DrainExited(region.generation, reason, error))
 
-    async def _serve_binding(self, binding: Binding) -> DrainEnding:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    def _serve(self, binding: Binding) -> Coroutine[Any, Any, DrainEnding]:
         self.apply(authority.DrainStarted(binding.generation))
         region = self.state.drain
         persistent = region.mode is CommsDrainMode.PERSISTENT_HOST
-        return await drain(
-            binding.comms,
-            self,
-            has_room=self.queue.has_room,
-            is_current=lambda: self.binding is binding,
-            idle_timeout=math.inf if persistent else region.idle_timeout,
-        )
+        return drain(binding.comms, self, binding, idle_timeout=math.inf if persistent else region.idle_timeout)
 
     async def _respawn(self, generation: int, scope: trio.CancelScope) -> None:
         policy, now = self.settings.respawn, trio.current_time()
-        self._restarts = [then for then in self._restarts if then > now - policy.within]
+        self._restarts = tuple(then for then in self._restarts if then > now - policy.within)
         try:
             if len(self._restarts) >= policy.max_restarts:
                 self.apply(authority.RespawnGivenUp(generation))
                 return
-            self._restarts.append(now)
+            self._restarts += (now,)
             with scope:
                 await trio.sleep(policy.backoff.delay(len(self._restarts), self.settings.random))
                 self.apply(authority.RespawnDue(generation))
@@ -534,6 +525,10 @@ class SessionTasks:
 
     # --- admission ----------------------------------------------------------------------------------
 
+    def has_room(self) -> bool:
+        """Say whether the work queue takes another message."""
+        return self.queue.has_room()
+
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
         sender = envelope.sender
@@ -542,12 +537,9 @@ class SessionTasks:
             trust = _MANUAL if comms is not None and comms.is_manually_trusted(sender) else _NONE
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
-            # The answer is read from the step, so there is nothing to realise.
-            step = self._decide(admit)
+            step = self.apply(admit)
         except authority.TransitionRejected:
             return Verdict.REFUSED
-        if self.subscriptions or self.waiters.waiting:
-            self._publish(step)
         effect = step.effects[0]
         if effect.__class__ is not Admitted:
             return self._dropped(effect)
@@ -635,6 +627,7 @@ class SessionTasks:
         # Half the queue is free before a shut lane opens again: a wake-up per message would cost more than it gives.
         if self.room_scope is not None and len(self.queue) <= self.queue.bound // 2:
             self.room_scope.cancel()
+            self.room_scope = None
 
     def _abandon(self, abandoned: Abandoned) -> None:
         kept = self.abandoned

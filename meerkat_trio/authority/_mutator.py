@@ -68,36 +68,9 @@ class Authority:
             InvariantViolated: the table is wrong: the step would have broken an invariant.
             TypeError: not an input.
         """
-        state = self.state
-        try:
-            rows = ROWS_BY_INPUT[input.__class__][state.session.phase]
-        except KeyError:
-            raise TypeError(f"not an input of the authority: {input!r}") from None
-        for row in rows:
-            if row.when is None or row.when(state, input):
-                break
-        else:
-            raise TransitionRejected(state.session.phase, input, "phase")
-        if row.refuses_ending and state.session.ending is not None:
-            raise TransitionRejected(state.session.phase, input, "not_ending")
-        for name, holds in row.checks:
-            if not holds(state, input):
-                raise TransitionRejected(state.session.phase, input, name)
-        if row.update is None:
-            return Step(input, state, state, () if row.emit is None else row.emit(state, state, input), row)
-        after = row.update(state, input)
-        effects = () if row.emit is None else row.emit(state, after, input)
-        session = after.session
-        if session.ending is not session.ended:
-            finished = finish_ending(after)
-            if finished is not None:
-                after = finished[0]
-                effects += finished[1]
-        broken = broken_invariant(state, after)
-        if broken is not None:
-            raise InvariantViolated(broken, row.name)
-        self.state = after
-        return Step(input, state, after, effects, row)
+        step = apply(self.state, input)
+        self.state = step.after
+        return step
 
     def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
         """Apply inputs one upon the other without committing: the dry run of a call that needs several.
@@ -127,4 +100,34 @@ class Authority:
 
 def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field's public name
     """Apply one input to a state: the pure function behind `Authority.apply`, with the same errors."""
-    return Authority(state).apply(input)
+    session = state.session
+    try:
+        rows = ROWS_BY_INPUT[input.__class__][session.phase]
+    except KeyError:
+        raise TypeError(f"not an input of the authority: {input!r}") from None
+    for row in rows:
+        when = row.when
+        if when is None or when(state, input):
+            break
+    else:
+        raise TransitionRejected(session.phase, input, "phase")
+    if row.refuses_ending and session.ending is not None:
+        raise TransitionRejected(session.phase, input, "not_ending")
+    for name, holds in row.checks:
+        if not holds(state, input):
+            raise TransitionRejected(session.phase, input, name)
+    emit = row.emit
+    if row.update is None:
+        return Step(input, state, state, () if emit is None else emit(state, state, input), row)
+    after = row.update(state, input)
+    effects = () if emit is None else emit(state, after, input)
+    session = after.session
+    if session.ending is not session.ended:
+        finished = finish_ending(after)
+        if finished is not None:
+            after = finished[0]
+            effects += finished[1]
+    broken = broken_invariant(state, after)
+    if broken is not None:
+        raise InvariantViolated(broken, row.name)
+    return Step(input, state, after, effects, row)

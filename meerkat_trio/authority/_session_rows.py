@@ -73,19 +73,20 @@ def _with_session(state: SessionState, session: SessionRegion) -> SessionState:
 
 
 def _register(state: SessionState, i: Register) -> SessionState:
-    drain, peers, floor = state.drain, state.peers, state.supervisor.epoch_floor
+    drain, peers, supervisor, floors = state.drain, state.peers, state.supervisor, i.counters
+    if floors.epoch_floor > supervisor.epoch_floor:
+        supervisor = SupervisorRegion(epoch_floor=floors.epoch_floor)
+    if floors.projection_epoch > peers.projection_epoch or floors.overlay_epoch > peers.overlay_epoch:
+        peers = PeersRegion(
+            projection_epoch=max(peers.projection_epoch, floors.projection_epoch),
+            overlay_epoch=max(peers.overlay_epoch, floors.overlay_epoch),
+        )
     return SessionState(
         SessionRegion(_IDLE, i.session_id),
-        DrainRegion(
-            generation=max(drain.generation, i.counters.generation),
-            last_exit=drain.last_exit,
-        ),
+        DrainRegion(generation=max(drain.generation, floors.generation), last_exit=drain.last_exit),
         state.ingress,
-        SupervisorRegion(epoch_floor=max(floor, i.counters.epoch_floor)),
-        PeersRegion(
-            projection_epoch=max(peers.projection_epoch, i.counters.projection_epoch),
-            overlay_epoch=max(peers.overlay_epoch, i.counters.overlay_epoch),
-        ),
+        supervisor,
+        peers,
         state.requests,
     )
 

@@ -301,18 +301,16 @@ def broken_invariant(old: SessionState, new: SessionState) -> str | None:
 
     Only what was replaced is looked at, and one function looks at a whole region: this runs on every step.
     """
-    broken = None
-    if new.session is not old.session:
-        broken = _broken_by_session(new.session)
-    if new.drain is not old.drain or new.ingress is not old.ingress:
-        broken = broken or _broken_by_drain(old, new)
-    if new.supervisor is not old.supervisor:
-        broken = broken or _broken_by_supervisor(old.supervisor, new.supervisor)
-    if new.peers is not old.peers:
-        broken = broken or _broken_by_peers(old.peers, new.peers)
-    if broken is None and new.session.ended is not None:
-        return _broken_by_end(new)
-    return broken
+    session = new.session
+    if session is not old.session and (broken := _broken_by_session(session)):
+        return broken
+    if (new.drain is not old.drain or new.ingress is not old.ingress) and (broken := _broken_by_drain(old, new)):
+        return broken
+    if new.supervisor is not old.supervisor and (broken := _broken_by_supervisor(old.supervisor, new.supervisor)):
+        return broken
+    if new.peers is not old.peers and (broken := _broken_by_peers(old.peers, new.peers)):
+        return broken
+    return None if session.ended is None else _broken_by_end(new)
 
 
 def _broken_by_session(new: SessionRegion) -> str | None:
