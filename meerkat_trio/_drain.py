@@ -45,10 +45,12 @@ _DISMISSED: Final = Verdict.DISMISSED
 class Intake(Protocol):
     """Where the drain offers what it takes."""
 
-    binding: object
-    """What is to be served now; replaced by a rebind."""
     room_scope: trio.CancelScope | None
     """Set while the drain waits with the work lane shut: to be cancelled when there is room again."""
+
+    @property
+    def binding(self) -> object:
+        """What is to be served now; replaced by a rebind."""
 
     def has_room(self) -> bool:
         """Say whether an envelope of the work lane may be offered."""

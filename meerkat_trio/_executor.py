@@ -254,7 +254,7 @@ class Executor:
     # Not async itself: one frame less for each executor that is parked.
     def _park(self) -> Awaitable[object]:
         self._parked = trio.lowlevel.current_task()
-        return trio.lowlevel.wait_task_rescheduled(self._unpark)
+        return trio.lowlevel.wait_task_rescheduled(self._unpark)  # noqa: ASYNC105 - the caller awaits it
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
         self._parked = None

@@ -284,8 +284,7 @@ _DRAIN_ROWS: Final = (
         on=StopDrain,
         when=lambda s, _: s.drain.phase is _RESPAWNABLE,
         update=lambda s, _: _with_drain(s, attrs.evolve(s.drain, phase=_STOPPED, mode=None)),
-        emit=lambda _b, _a, _i: (CancelRespawn(),),
-        emits=(CancelRespawn,),
+        effects=(CancelRespawn(),),
     ),
     _drain_row("stop-no-drain", "there is none", on=StopDrain, ignored="no_drain"),
     _drain_observation(

@@ -103,7 +103,7 @@ _projection_row = partial(
     emit=_projection_changed,
     emits=(PeerProjectionChanged, CommsTrustReconcileRequested),
 )
-_endpoint_row = partial(_peers_row, emit=lambda *_: (LocalEndpointChanged(),), emits=(LocalEndpointChanged,))
+_endpoint_row = partial(_peers_row, effects=(LocalEndpointChanged(),))
 
 _PEER_ROWS: Final = (
     _endpoint_row(
@@ -211,114 +211,101 @@ def _record_inbound(state: SessionState, i: Admit) -> SessionState:
     )
 
 
-_admits = partial(_admit_row, emits=(Admitted,))
-_drops = partial(_admit_row, emits=(Dropped,))
-
 # Every message meets the first row: looking a member up in its enumeration would cost more than the test.
 _KIND_MESSAGE: Final = EnvelopeKind.MESSAGE
 _NONE: Final = AdmissionTrust.NONE
 
-_MESSAGE: Final = (Admitted(AdmissionClass.ACTIONABLE_MESSAGE),)
-_ACTIONABLE: Final = (Admitted(AdmissionClass.ACTIONABLE_REQUEST),)
-_SILENT: Final = (Admitted(AdmissionClass.SILENT_REQUEST),)
-_BRIDGE: Final = (Admitted(AdmissionClass.BRIDGE_COMMAND),)
-_PROGRESS: Final = (Admitted(AdmissionClass.RESPONSE_PROGRESS),)
-_TERMINAL: Final = (Admitted(AdmissionClass.RESPONSE_TERMINAL),)
-_NOTICE: Final = (Admitted(AdmissionClass.LIFECYCLE),)
-_DISMISSAL: Final = (Admitted(AdmissionClass.DISMISSAL),)
-_DROPPED: Final = {reason: (Dropped(reason),) for reason in DropReason}
-
 _ADMISSION_ROWS: Final = (
-    _admits(
+    _admit_row(
         "admit-message",
         "a message of a trusted sender",
         phases=ACTIVE,
         when=lambda s, i: i.kind is _KIND_MESSAGE and (i.trust is not _NONE or s.trusts(i.sender)),
-        emit=lambda *_: _MESSAGE,
+        effects=(Admitted(AdmissionClass.ACTIONABLE_MESSAGE),),
     ),
-    _admits(
+    _admit_row(
         "admit-bridge-command",
         "a supervisor's command; the bridge checks who sends it",
         phases=LIVE,
         when=_is_bridge_command,
-        emit=lambda *_: _BRIDGE,
+        effects=(Admitted(AdmissionClass.BRIDGE_COMMAND),),
     ),
-    _admits(
+    _admit_row(
         "admit-dismissal",
         "the supervisor or the owning mob dismisses the session",
         phases=LIVE,
         when=_may_dismiss,
-        emit=lambda *_: _DISMISSAL,
+        effects=(Admitted(AdmissionClass.DISMISSAL),),
     ),
-    _drops(
+    _admit_row(
         "drop-untrusted",
         "nobody we know",
         when=lambda s, i: not _trusted(s, i) or i.kind is EnvelopeKind.DISMISS,
-        emit=lambda *_: _DROPPED[DropReason.UNTRUSTED_SENDER],
+        effects=(Dropped(DropReason.UNTRUSTED_SENDER),),
     ),
-    _admits(
+    _admit_row(
         "admit-lifecycle",
         "consumed silently; never changes trust",
         phases=LIVE,
         when=lambda _, i: i.kind in _LIFECYCLE,
-        emit=lambda *_: _NOTICE,
+        effects=(Admitted(AdmissionClass.LIFECYCLE),),
     ),
-    _admits(
+    _admit_row(
         "admit-terminal-response",
         "the answer somebody waits for",
         phases=LIVE,
         when=lambda s, i: _from_addressee(s, i) and i.status is not ResponseStatus.ACCEPTED,
-        emit=lambda *_: _TERMINAL,
+        effects=(Admitted(AdmissionClass.RESPONSE_TERMINAL),),
     ),
-    _admits(
+    _admit_row(
         "admit-progress-response",
         "the addressee is at it",
         phases=LIVE,
         when=_from_addressee,
-        emit=lambda *_: _PROGRESS,
+        effects=(Admitted(AdmissionClass.RESPONSE_PROGRESS),),
     ),
-    _drops(
+    _admit_row(
         "drop-wrong-responder",
         "somebody answers another peer's request",
         phases=LIVE,
         when=_awaited_response,
-        emit=lambda *_: _DROPPED[DropReason.WRONG_RESPONDER],
+        effects=(Dropped(DropReason.WRONG_RESPONDER),),
     ),
-    _drops(
+    _admit_row(
         "drop-no-such-request",
         "nobody waits for this response",
         phases=LIVE,
         when=lambda _, i: i.kind is EnvelopeKind.RESPONSE,
-        emit=lambda *_: _DROPPED[DropReason.NO_SUCH_REQUEST],
+        effects=(Dropped(DropReason.NO_SUCH_REQUEST),),
     ),
-    _drops(
+    _admit_row(
         "drop-duplicate-request",
         "that request is open already",
         phases=ACTIVE,
         when=_is_open_inbound,
-        emit=lambda *_: _DROPPED[DropReason.DUPLICATE],
+        effects=(Dropped(DropReason.DUPLICATE),),
     ),
-    _admits(
+    _admit_row(
         "admit-silent-request",
         "a request whose intent is silent",
         phases=ACTIVE,
         when=lambda s, i: i.kind is EnvelopeKind.REQUEST and i.intent in s.session.silent_intents,
         update=_record_inbound,
-        emit=lambda *_: _SILENT,
+        effects=(Admitted(AdmissionClass.SILENT_REQUEST),),
     ),
-    _admits(
+    _admit_row(
         "admit-request",
         "a request of a trusted sender",
         phases=ACTIVE,
         when=lambda _, i: i.kind is EnvelopeKind.REQUEST,
         update=_record_inbound,
-        emit=lambda *_: _ACTIONABLE,
+        effects=(Admitted(AdmissionClass.ACTIONABLE_REQUEST),),
     ),
-    _drops(
+    _admit_row(
         "drop-in-phase",
         "nothing of this kind enters in this phase",
         phases=ALL_PHASES - ACTIVE,
-        emit=lambda *_: _DROPPED[DropReason.NOT_ADMITTED_IN_PHASE],
+        effects=(Dropped(DropReason.NOT_ADMITTED_IN_PHASE),),
     ),
 )
 

@@ -118,9 +118,9 @@ def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field'
             raise TransitionRejected(session.phase, input, name)
     emit = row.emit
     if row.update is None:
-        return Step(input, state, state, () if emit is None else emit(state, state, input), row)
+        return Step(input, state, state, row.effects if emit is None else emit(state, state, input), row)
     after = row.update(state, input)
-    effects = () if emit is None else emit(state, after, input)
+    effects = row.effects if emit is None else emit(state, after, input)
     session = after.session
     if session.ending is not session.ended:
         finished = finish_ending(after)

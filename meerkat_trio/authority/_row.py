@@ -45,9 +45,11 @@ class Row:
     update: Callable[[SessionState, Any], SessionState] | None
     """Makes the next state; None changes nothing."""
     emit: Callable[[SessionState, SessionState, Any], tuple[Effect, ...]] | None
-    """Names what the shell has to do, given the state before and after and the input; None is nothing."""
+    """Names what the shell has to do, given the state before and after and the input; None is `effects`."""
+    effects: tuple[Effect, ...]
+    """What the shell has to do where that is always the same."""
     emits: tuple[str, ...]
-    """Names of the effects `emit` may return."""
+    """Names of the effects the row may have."""
     ignored: str | None
     """Why the input changes nothing, for rows that are no-ops."""
     doc: str
@@ -74,6 +76,7 @@ def row(
     update: Callable[[SessionState, I], SessionState] | None = None,
     emit: Callable[[SessionState, SessionState, I], tuple[Effect, ...]] | None = None,
     emits: tuple[type[Effect], ...] = (),
+    effects: tuple[Effect, ...] = (),
     ignored: str | None = None,
 ) -> Row:
     """Write a row, typed by its input."""
@@ -86,7 +89,8 @@ def row(
         guards=tuple((guards or {}).items()),
         update=update,
         emit=emit,
-        emits=tuple(effect.__name__ for effect in emits),
+        effects=effects,
+        emits=tuple(effect.__name__ for effect in (*emits, *map(type, effects))),
         ignored=ignored,
         doc=doc,
     )

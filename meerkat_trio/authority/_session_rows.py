@@ -57,6 +57,7 @@ _RETIRED, _STOPPED, _DESTROYED = (
     SessionPhase.DESTROYED,
 )
 _INITIALIZING = SessionPhase.INITIALIZING
+_ABANDONED = RunOutcome.ABANDONED
 
 _session_row = partial(row, region="session")
 
@@ -248,9 +249,16 @@ SESSION_ROWS: Final = (
         "run-finished",
         "the executor is free again",
         on=RunFinished,
+        when=lambda s, i: s.session.run_id == i.run_id and i.outcome is not _ABANDONED,
+        update=_run_finished,
+    ),
+    _session_row(
+        "run-abandoned",
+        "the executor is free again and has given its message up",
+        on=RunFinished,
         when=lambda s, i: s.session.run_id == i.run_id,
         update=_run_finished,
-        emit=lambda _b, _a, i: (MessageAbandoned(i.run_id),) if i.outcome is RunOutcome.ABANDONED else (),
+        emit=lambda _b, _a, i: (MessageAbandoned(i.run_id),),
         emits=(MessageAbandoned,),
     ),
     _session_row(
@@ -272,8 +280,7 @@ SESSION_ROWS: Final = (
         "asks the executor to stop",
         on=DetachExecutor,
         phases=LIVE,
-        emit=lambda _b, _a, _i: (StopExecutor(),),
-        emits=(StopExecutor,),
+        effects=(StopExecutor(),),
     ),
     _session_row(
         "executor-stopped",
@@ -294,8 +301,7 @@ SESSION_ROWS: Final = (
         on=Retire,
         phases=ACTIVE,
         update=_retire,
-        emit=lambda _b, _a, _i: (SessionRetired(), FinishExecutor()),
-        emits=(SessionRetired, FinishExecutor),
+        effects=(SessionRetired(), FinishExecutor()),
     ),
     _session_row(
         "retire-again",

@@ -27,7 +27,6 @@ from ._values import Bound, ObligationKind, Unbound
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from ._effects import Effect
     from ._row import Row
 
 __all__ = ["SUPERVISOR_ROWS"]
@@ -170,12 +169,8 @@ def _stale_rows(name: str, on: type[_Published | _Revoked], kind: ObligationKind
     )
 
 
-def _edges_changed(*_: Any) -> tuple[Effect, ...]:
-    return (TrustEdgesChanged(),)
-
-
-_observation = partial(row, region="supervisor", emit=_edges_changed, emits=(TrustEdgesChanged,))
-_binding_row = partial(_supervisor_row, emit=_edges_changed, emits=(TrustEdgesChanged,))
+_observation = partial(row, region="supervisor", effects=(TrustEdgesChanged(),))
+_binding_row = partial(_supervisor_row, effects=(TrustEdgesChanged(),))
 
 _EPOCH_ABOVE_FLOOR: Final = {"epoch_above_floor": lambda s, i: i.binding.epoch > s.supervisor.epoch_floor}
 _BOUND: Final = {"supervisor_bound": lambda s, _: isinstance(s.supervisor.binding, Bound)}
