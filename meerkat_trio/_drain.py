@@ -69,6 +69,9 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
     never_idle = idle_timeout == math.inf
     claim: Claim | None
     while True:
+        if not intake.has_room():
+            # A quick handler has made room by then, which spares a cancel scope and its cancellation.
+            await trio.lowlevel.checkpoint()
         if never_idle and intake.has_room():
             claim = await comms.claim()
         else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import statistics
+from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
@@ -18,7 +19,13 @@ from attrs import field, frozen
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-__all__ = ["TINY", "Contestant", "Figures", "Goal", "Row", "Scale", "Setting", "take_turns"]
+__all__ = ["TINY", "Contestant", "Figures", "Goal", "Row", "Scale", "Setting", "start_clock", "take_turns"]
+
+
+def start_clock() -> float:
+    """Read the clock, once what the setting up has made is no longer due for collection."""
+    gc.collect()
+    return perf_counter()
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ import trio.testing
 
 import meerkat_trio
 
-from ._measure import Contestant, Goal, Row, Scale, Setting
+from ._measure import Contestant, Goal, Row, Scale, Setting, start_clock
 from ._ours import count_down, made_comms, register_all, run_ours, trusted_sender
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def _floor(sessions: int) -> float:
         for _, into in channels:
             nursery.start_soon(_receive, into, handle)
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         for number in order:
             await channels[number][0].send(number)
         await done.wait()
@@ -66,7 +66,7 @@ async def _ours(sessions: int) -> float:
     async with meerkat_trio.open_machine() as machine:
         await register_all(machine, comms, count_down(len(order), done))
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         for envelope in envelopes:
             await sender.send(envelope)
         await done.wait()

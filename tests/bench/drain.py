@@ -19,7 +19,7 @@ import trio.testing
 
 import meerkat_trio
 
-from ._measure import Contestant, Goal, Row, Scale, Setting
+from ._measure import Contestant, Goal, Row, Scale, Setting, start_clock
 from ._ours import count_down, made_comms, register_all, run_ours, trusted_sender
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ async def _channel(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_receive, into, count_down(count, done))
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         async with out:
             for _ in range(senders):
                 nursery.start_soon(send, out.clone(), count // senders)
@@ -85,7 +85,7 @@ async def _two_channels(senders: int, count: int) -> float:
         nursery.start_soon(_receive, into, count_down(count, done))
         nursery.start_soon(_forward, middle_in, middle_out)
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         async with out:
             for _ in range(senders):
                 nursery.start_soon(_send_all, out.clone(), count // senders)
@@ -119,7 +119,7 @@ async def _asyncio(senders: int, count: int) -> float:
     async with asyncio.TaskGroup() as group:
         receiver = group.create_task(receive())
         await asyncio.sleep(0)
-        start = perf_counter()
+        start = start_clock()
         for _ in range(senders):
             group.create_task(send(count // senders))
         await done.wait()
@@ -140,7 +140,7 @@ async def _aiojobs(count: int) -> float:
             done.set()
 
     async with scheduler:
-        start = perf_counter()
+        start = start_clock()
         for message in range(count):
             await scheduler.spawn(handle(message))
         await done.wait()
@@ -152,7 +152,7 @@ def _pykka(count: int) -> float:
     members = {"on_receive": lambda _self, _message: None}
     actor: Any = type("Drain", (pykka.ThreadingActor,), members)
     reference = actor.start()
-    start = perf_counter()
+    start = start_clock()
     for message in range(count):
         reference.tell(message)
     reference.ask(None)
@@ -191,7 +191,7 @@ async def _ours(
         recipient = inbox[0].peer_id
         ready = [[peer.envelope(recipient, number) for number in range(count // senders)] for peer in peers]
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         async with trio.open_nursery() as nursery:
             for peer, envelopes in zip(peers, ready, strict=True):
                 nursery.start_soon(send, peer, envelopes)

@@ -15,7 +15,7 @@ import trio.testing
 
 import meerkat_trio
 
-from ._measure import Contestant, Goal, Row, Setting
+from ._measure import Contestant, Goal, Row, Setting, start_clock
 from ._ours import idle_handler, run_ours
 
 __all__ = ["SETTINGS"]
@@ -34,7 +34,7 @@ async def _serve(*, task_status: trio.TaskStatus[tuple[trio.CancelScope, trio.Ev
 async def _floor(count: int) -> float:
     async with trio.open_nursery() as nursery:
         scope, ended = await nursery.start(_serve)
-        start = perf_counter()
+        start = start_clock()
         for _ in range(count):
             scope.cancel()
             await ended.wait()
@@ -64,7 +64,7 @@ async def _kept(count: int) -> float:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kept.serve)
         await kept.serving.wait()
-        start = perf_counter()
+        start = start_clock()
         for _ in range(count):
             kept.serving = trio.Event()
             kept.scope.cancel()
@@ -83,7 +83,7 @@ async def _asyncio(count: int) -> float:
         serving = asyncio.Event()
         task = group.create_task(serve(serving))
         await serving.wait()
-        start = perf_counter()
+        start = start_clock()
         for _ in range(count):
             task.cancel()
             await asyncio.wait([task])
@@ -102,7 +102,7 @@ async def _ours(count: int) -> float:
         session = await machine.register("a", idle_handler)
         await session.attach_ingress(first)
         await trio.testing.wait_all_tasks_blocked()
-        start = perf_counter()
+        start = start_clock()
         for comms in others:
             await session.attach_ingress(comms)
         taken = perf_counter() - start
