@@ -19,6 +19,7 @@ from meerkat_trio import (
     RespawnPolicy,
     SessionPhase,
 )
+from meerkat_trio._drain import BATCH
 from meerkat_trio.authority import Lane, ResponseStatus
 
 from .rig import rigged, settle
@@ -81,6 +82,19 @@ async def test_a_session_with_a_full_queue_is_not_idle(autojump_clock: object) -
         rig.gate.set()
         await session.wait_drain_exited()
         assert rig.handled == [0, 1, 2]
+
+
+async def test_more_than_one_batch_that_waits_is_taken_by_one_drain() -> None:
+    several_batches = range(3 * BATCH + 1)
+    async with rigged(work_queue=len(several_batches)) as (rig, _, session):
+        comms = await rig.comms(work_lane=len(several_batches))
+        for number in several_batches:
+            rig.peer.send_nowait(rig.envelope(comms, number))
+        await session.attach_ingress(comms)
+        await settle()
+        assert rig.handled == list(several_batches)
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+        assert session.drain.generation == 1
 
 
 async def test_control_goes_past_a_full_work_lane_and_before_work() -> None:

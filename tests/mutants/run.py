@@ -52,7 +52,7 @@ def try_mutant(patch: Path) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         where = copy_of_the_code(folder)
         applied = subprocess.run(
-            ["patch", "-p1", "--forward", "--fuzz=2", "-i", str(patch)],
+            ["patch", "-p1", "--forward", "--fuzz=0", "-i", str(patch)],
             cwd=where,
             capture_output=True,
             text=True,
