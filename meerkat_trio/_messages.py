@@ -9,7 +9,6 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, final
 
-import attrs
 import trio
 from attrs import field, frozen
 
@@ -65,7 +64,7 @@ class Envelope:
         ValueError: a field is malformed, or the fields do not fit the kind.
     """
 
-    id: MessageId = field(validator=attrs.validators.min_len(1))
+    id: MessageId
     """Unique per sender; a second envelope with the same id is a DUPLICATE."""
     sender: PeerId = field(converter=PeerId)
     """Who sends it; the transport vouches for it."""
@@ -93,6 +92,8 @@ class Envelope:
         return Lane.CONTROL
 
     def __attrs_post_init__(self) -> None:
+        if not self.id or not isinstance(self.id, str):
+            raise ValueError(f"id: a text that is not empty is needed, not {self.id!r}")
         is_request = self.kind is EnvelopeKind.REQUEST
         is_response = self.kind is EnvelopeKind.RESPONSE
         if is_request != (self.intent is not None):

@@ -23,7 +23,7 @@ import trio
 
 from .._messages import Receipt
 from ..abc import ALL_LANES, CommsStatistics
-from ..authority import DropReason, Lane, MessageId, PeerId
+from ..authority import DropReason, Lane
 from ._lane import LaneQueue, ParkedSender
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ _WORK: Final = Lane.WORK
 _CLOSED: Final = DropReason.CLOSED
 _DUPLICATE: Final = DropReason.DUPLICATE
 
-_Key: TypeAlias = tuple[PeerId, MessageId]
+_Key: TypeAlias = str
+"""Sender and id in one text: peer ids are all of one length, and what the collector need not track costs no pause."""
 
 
 @final
@@ -164,7 +165,7 @@ class Inbox:
         """
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
-        key = (envelope.sender, envelope.id)
+        key = envelope.sender + envelope.id
         seen = self._seen
         if seen is None:
             seen = self._seen = OrderedDict()
@@ -207,7 +208,7 @@ class Inbox:
             lane.parked = OrderedDict()
         lane.parked[sender] = None
         if self._seen is not None:
-            self._seen[envelope.sender, envelope.id] = None
+            self._seen[envelope.sender + envelope.id] = None
             self._trim_window()
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
@@ -219,7 +220,7 @@ class Inbox:
         if parked is not None:
             parked.pop(sender, None)
         if self._seen is not None:
-            self._seen.pop((sender.envelope.sender, sender.envelope.id), None)
+            self._seen.pop(sender.envelope.sender + sender.envelope.id, None)
 
     # -- the claimer's side
 

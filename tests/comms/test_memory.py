@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 import trio
 
 from meerkat_trio._messages import ReceiptStatus, TrustSource
-from meerkat_trio.authority import DropReason, EnvelopeKind, PeerId
+from meerkat_trio.authority import DropReason, EnvelopeKind, PeerId, ResponseStatus
 from meerkat_trio.comms import MemoryComms, MemoryNetwork
 
 
@@ -54,6 +57,27 @@ def test_an_envelope_carries_what_was_asked_for(network: MemoryNetwork) -> None:
     )
     assert (envelope.sender, envelope.recipient, envelope.id) == (alice.peer_id, bob.peer_id, "mine")
     assert (envelope.kind, envelope.intent, envelope.body) == (EnvelopeKind.REQUEST, "ask", {"x": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"id": ""}, "id: a text that is not empty is needed, not ''"),
+        ({"id": b"m"}, "id: a text that is not empty is needed, not b'm'"),
+        ({"id": ("a", 1)}, "id: a text"),
+        ({"recipient": "bob"}, "peer_id: not a UUID: 'bob'"),
+        ({"intent": "ask"}, "intent: a message has no intent"),
+        ({"kind": EnvelopeKind.REQUEST, "correlation": "c"}, "intent: a request has an intent"),
+        ({"kind": EnvelopeKind.REQUEST, "intent": "ask"}, "correlation: does not fit a request"),
+        ({"correlation": "c"}, "correlation: does not fit a message"),
+        ({"kind": EnvelopeKind.RESPONSE, "correlation": "c"}, "status: does not fit a response"),
+        ({"status": ResponseStatus.COMPLETED}, "status: does not fit a message"),
+    ],
+)
+def test_fields_that_do_not_fit_make_no_envelope(network: MemoryNetwork, fields: dict[str, Any], error: str) -> None:
+    alice, bob = MemoryComms(network, "alice"), MemoryComms(network, "bob")
+    with pytest.raises(ValueError, match=re.escape(error)):
+        alice.envelope(**{"recipient": bob.peer_id, **fields})
 
 
 async def test_the_ids_of_a_rebuilt_sender_are_no_duplicates(network: MemoryNetwork) -> None:
