@@ -6,6 +6,7 @@ A message stays at the head of the queue until it is consumed or abandoned, so w
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, RunId
 
-__all__ = ["Executor", "Run", "WorkQueue"]
+__all__ = ["Executor", "Run", "WorkQueue", "is_own_cancellation"]
 
 S = TypeVar("S")
 
@@ -105,6 +106,11 @@ class ExecutorHost(Protocol):
 
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
         """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
+
+
+def is_own_cancellation(error: BaseException) -> bool:
+    """Whether a Cancelled belongs to the calling task; one that was carried over from another task is a failure."""
+    return isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf
 
 
 Handler: TypeAlias = Callable[[Run[S]], Awaitable[None]]
@@ -229,12 +235,7 @@ class Executor:
         try:
             await self._handler(Run(self._session, message, queue.attempt, admission))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an attempt
-            if queue.attempt < self._max_attempts:
-                queue.attempt += 1
-                host.finish_run(run_id, RunOutcome.RETRY, error)
-                return True
-            host.finish_run(run_id, RunOutcome.ABANDONED, error)
-            return False
+            return self._failed(run_id, error)
         except BaseExceptionGroup as group:
             # The handler was cancelled, and something in its own nurseries failed over that.
             cancelled, rest = group.split(trio.Cancelled)
@@ -242,7 +243,9 @@ class Executor:
             if cancelled is None or not isinstance(rest, Exception | None):
                 raise
             raise cancelled from None
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, trio.Cancelled) and not is_own_cancellation(error):
+                return self._failed(run_id, error)
             host.finish_run(run_id, RunOutcome.RETURNED, None)
             raise
         else:
@@ -250,6 +253,14 @@ class Executor:
             return False
         finally:
             self._running = False
+
+    def _failed(self, run_id: RunId, error: BaseException) -> bool:
+        if self._queue.attempt < self._max_attempts:
+            self._queue.attempt += 1
+            self._host.finish_run(run_id, RunOutcome.RETRY, error)
+            return True
+        self._host.finish_run(run_id, RunOutcome.ABANDONED, error)
+        return False
 
     # Not async itself: one frame less for each executor that is parked.
     def _park(self) -> Awaitable[object]:

@@ -118,8 +118,10 @@ class MeerkatMachine:
             ("max_attempts", max_attempts),
             ("abandoned_limit", abandoned_limit),
         ):
-            if not isinstance(bound, int) or bound < 1:
+            if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
                 raise ValueError(f"{name}: 1 or more is needed, not {bound!r}")
+        if not isinstance(retry_backoff, Backoff):
+            raise TypeError(f"retry_backoff: a Backoff is needed, not {retry_backoff!r}")
         await trio.lowlevel.checkpoint_if_cancelled()
         root = self._root
         if self._closed or root is None:
@@ -149,6 +151,7 @@ class MeerkatMachine:
                 settings,
                 subscriptions=self._subscriptions,
                 on_over=self._forget_ended,
+                on_fatal=self._tell_all,
             )
             tasks.session = Session(tasks, self._new_id)
         elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
@@ -279,10 +282,13 @@ class MeerkatMachine:
 
     def begin_close(self) -> None:
         """Tell every session to end, then cancel all of them at once. For `open_machine`."""
+        self._tell_all()
+        self._root_scope.cancel()
+
+    def _tell_all(self) -> None:
         self._closed = True
         for tasks in tuple(self._sessions.values()):
             tasks.shut_down()
-        self._root_scope.cancel()
 
 
 @asynccontextmanager
@@ -309,13 +315,21 @@ async def open_machine(
         random: numbers in [0, 1) for the jitter of waits.
 
     Raises:
-        ValueError: ``grace`` is negative.
+        ValueError: ``grace`` is not a number from 0 up.
+        TypeError: another argument is of no use.
 
     **Cancellation:** a cancellation around the block reaches its body; the sessions are then ended as above. Nothing is
     left behind: no task, no open claim.
     """
-    if not grace >= 0:
+    if not isinstance(grace, int | float) or not grace >= 0:
         raise ValueError(f"grace: seconds, 0 or more, are needed, not {grace!r}")
+    if not isinstance(respawn, RespawnPolicy | None):
+        raise TypeError(f"respawn: a RespawnPolicy is needed, not {respawn!r}")
+    if not isinstance(limiter, trio.CapacityLimiter | None):
+        raise TypeError(f"limiter: a trio.CapacityLimiter is needed, not {limiter!r}")
+    for name, function in (("new_id", new_id), ("random", random)):
+        if not callable(function):
+            raise TypeError(f"{name}: a function is needed, not {function!r}")
     machine = MeerkatMachine(
         respawn=respawn or RespawnPolicy(),
         grace=grace,
@@ -327,7 +341,9 @@ async def open_machine(
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            await nursery.start(machine.run_tree)
+            # Cancelled in `start`, the tree would stay in the nursery that `start` keeps to itself, shielded for ever.
+            with trio.CancelScope(shield=True):
+                await nursery.start(machine.run_tree)
             try:
                 yield machine
             except BaseException as error:  # noqa: BLE001, ASYNC103 - raised below, outside the nursery, which would wrap it
@@ -335,6 +351,9 @@ async def open_machine(
             finally:
                 machine.begin_close()
     except BaseExceptionGroup as group:
+        if isinstance(failure, BaseExceptionGroup):
+            # What the failing tree has cancelled in the body ends here.
+            failure = failure.split(trio.Cancelled)[1]
         if failure is None or isinstance(failure, trio.Cancelled):
             raise _bare(group) from None
         raise BaseExceptionGroup("the body and a session failed", [failure, group]) from None

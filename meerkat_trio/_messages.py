@@ -94,6 +94,12 @@ class Envelope:
     def __attrs_post_init__(self) -> None:
         if not self.id or not isinstance(self.id, str):
             raise ValueError(f"id: a text that is not empty is needed, not {self.id!r}")
+        _require("kind", self.kind, EnvelopeKind)
+        for name, text in (("intent", self.intent), ("correlation", self.correlation)):
+            if text is not None:
+                _require(name, text, str)
+        if self.status is not None:
+            _require("status", self.status, ResponseStatus)
         is_request = self.kind is EnvelopeKind.REQUEST
         is_response = self.kind is EnvelopeKind.RESPONSE
         if is_request != (self.intent is not None):
@@ -102,6 +108,11 @@ class Envelope:
             raise ValueError(f"correlation: does not fit a {self.kind.value}")
         if is_response != (self.status is not None):
             raise ValueError(f"status: does not fit a {self.kind.value}")
+
+
+def _require(name: str, value: object, wanted: type) -> None:
+    if not isinstance(value, wanted):
+        raise ValueError(f"{name}: {wanted.__name__} is needed, not {value!r}")  # noqa: TRY004 - one kind of error for all
 
 
 @final

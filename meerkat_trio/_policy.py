@@ -32,8 +32,10 @@ class Backoff:
 
     def delay(self, attempt: int, random: Random) -> float:
         """Return the seconds to wait after failure number ``attempt`` (from 1 up)."""
-        # The exponent is bounded so that a long-lived failure cannot overflow a float.
-        full = min(self.limit, self.first * self.factor ** min(attempt - 1, 64))
+        try:
+            full = min(self.limit, self.first * self.factor ** (attempt - 1))
+        except OverflowError:
+            full = self.limit
         return full * (1.0 - self.jitter * random())
 
 
@@ -44,11 +46,11 @@ class RespawnPolicy:
     Above ``max_restarts`` failures ``within`` seconds it is given up, and the next attach starts it.
     """
 
-    max_restarts: int = field(default=3, validator=validators.ge(0))
+    max_restarts: int = field(default=3, validator=[validators.instance_of(int), validators.ge(0)])
     """Restarts allowed in any period of ``within`` seconds; 0 restarts nothing."""
     within: float = field(default=5.0, validator=validators.gt(0.0))
     """That period in seconds."""
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default=Backoff(), validator=validators.instance_of(Backoff))
     """The wait before each restart."""
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 
@@ -13,7 +13,7 @@ from ._exceptions import DrainNotStarted, SessionEnded
 from ._executor import Run
 from ._messages import LOCAL_PEER_ID, Envelope
 from ._reports import DrainSnapshot, IngressResult, IngressUpdate, SessionStatistics
-from .abc import CommsRuntime
+from .abc import NO_LANES, CommsRuntime
 from .authority import (
     AdmissionTrust,
     AttachMobIngress,
@@ -21,7 +21,6 @@ from .authority import (
     CommsDrainMode,
     Detacher,
     DrainStopping,
-    DropReason,
     EnvelopeKind,
     PeerId,
     Unattached,
@@ -173,12 +172,16 @@ class Session:
 
         Raises:
             SessionEnded: the session has ended.
+            TypeError: ``intents`` is one text, or not all of them are texts.
 
         **Cancellation:** cancelled, nothing has changed.
         """
+        wanted = frozenset(intents)
+        if isinstance(intents, str) or not all(isinstance(intent, str) for intent in wanted):
+            raise TypeError(f"intents: several texts are needed, not {intents!r}")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_not_ended()
-        self._tasks.apply(authority.SetSilentIntents(frozenset(intents)))
+        self._tasks.apply(authority.SetSilentIntents(wanted))
         await trio.lowlevel.cancel_shielded_checkpoint()
 
     # --- ingress ------------------------------------------------------------------------------------
@@ -205,6 +208,7 @@ class Session:
             TransitionRejected: somebody else owns the ingress, or the live drain has another mode or time-out.
             DrainNotStarted: the drain ended before it served.
             trio.ClosedResourceError: ``comms`` is closed, or the machine closed meanwhile.
+            trio.BusyResourceError: somebody else is claiming from ``comms``.
             TypeError, ValueError: an argument is of no use; or ``comms`` cannot take over from the instance that is
                 bound, which then stays bound.
 
@@ -229,7 +233,8 @@ class Session:
         peer that may dismiss the session in the mob's name. Otherwise as `attach_ingress`.
 
         Raises:
-            SessionEnded, DrainNotStarted, trio.ClosedResourceError, TypeError, ValueError: as `attach_ingress`.
+            SessionEnded, DrainNotStarted, trio.ClosedResourceError, trio.BusyResourceError, TypeError, ValueError: as
+                `attach_ingress`.
             TransitionRejected: another mob owns the ingress, or this one with another logical id; or the live drain has
                 another mode or time-out.
 
@@ -261,9 +266,11 @@ class Session:
             await self._wait_left(leaving)
         result, steps = self._plan_attach(comms, request)
         previous = tasks.bound_comms
-        if result is not IngressResult.UNCHANGED and previous is not None and previous is not comms:
-            # May refuse, and then nothing has changed: neither there nor here.
-            comms.take_over(previous)
+        if result is not IngressResult.UNCHANGED:
+            # Both may refuse, and then nothing has changed: neither there nor here.
+            comms.claim_ready(lanes=NO_LANES)
+            if previous is not None and previous is not comms:
+                comms.take_over(previous)
         tasks.bound_comms = comms
         owner_changed = steps[-1].after.ingress != steps[0].before.ingress
         tasks.commit(steps)
@@ -416,31 +423,43 @@ class Session:
         """
         envelope = Envelope(
             id=self._new_id(),
-            sender=sender or LOCAL_PEER_ID,
+            sender=LOCAL_PEER_ID if sender is None else sender,
             recipient=LOCAL_PEER_ID,
             body=body,
         )
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not tasks.queue.has_room():
-            self._require_living()
-            if tasks.is_called_from_inside():
+        self._require_admission(envelope)
+        if tasks.may_deliver():
+            tasks.offer(envelope, AdmissionTrust.LOCAL)
+        elif tasks.is_called_from_inside():
+            if not tasks.has_room():
                 raise trio.WouldBlock
-            await tasks.waiters.wait(
-                lambda: True if tasks.queue.has_room() or tasks.state.session.ending is not None else None
-            )
-            self._require_living(waiting=True)
-        self._require_living()
-        verdict = tasks.offer(envelope, AdmissionTrust.LOCAL)
-        if isinstance(verdict, DropReason):
-            refused = authority.Admit(EnvelopeKind.MESSAGE, envelope.sender, AdmissionTrust.LOCAL)
-            raise authority.TransitionRejected(self.phase, refused, "phase")
+            tasks.offer(envelope, AdmissionTrust.LOCAL)
+        else:
+            await self._deliver_in_turn(envelope)
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def _deliver_in_turn(self, envelope: Envelope) -> None:
+        tasks = self._tasks
+
+        def goes_on() -> bool | None:
+            return True if tasks.has_room_for_delivery() or not tasks.state.takes_work else None
+
+        async with tasks.in_turn():
+            # The drain may take the place between the wake-up and the moment in which this task runs.
+            while goes_on() is None:
+                await tasks.waiters.wait(goes_on)
+            self._require_admission(envelope, waiting=True)
+            tasks.offer(envelope, AdmissionTrust.LOCAL)
 
     # --- ends ---------------------------------------------------------------------------------------
 
-    async def retire(self) -> None:
+    async def retire(self) -> int | None:
         """Take no new work, let the executor finish what is queued, and join it; the drain stays for control messages.
+
+        Returns how many messages are still queued: none, unless there was no executor or it was detached meanwhile; the
+        next executor finishes them. None when called from inside.
 
         Raises:
             SessionEnded: the session is ending or has ended, or ended before the queue was empty.
@@ -453,8 +472,10 @@ class Session:
         self._require_living()
         tasks.apply(authority.Retire())
         joined = await self._join(lambda: True if not tasks.state.session.executor_attached else None)
-        if joined:
-            self._require_living(waiting=True)
+        if joined is None:
+            return None
+        self._require_living(waiting=True)
+        return len(tasks.queue)
 
     async def stop(self, reason: str = "") -> SessionEnd | None:
         """End the session and join its drain and executor; `MeerkatMachine.register` can revive it (SPEC 4).
@@ -463,9 +484,12 @@ class Session:
 
         Raises:
             SessionEnded: the session has ended.
+            TypeError: ``reason`` is no text.
 
         **Cancellation:** the session is told to end in any case; only the waiting ends.
         """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason: a text is needed, not {reason!r}")
         return await self._end(authority.Stop(reason))
 
     async def unregister(self) -> SessionEnd | None:
@@ -514,6 +538,12 @@ class Session:
                 raise trio.ClosedResourceError("the machine closed meanwhile")
             raise SessionEnded(self.id)
 
+    def _require_admission(self, envelope: Envelope, *, waiting: bool = False) -> None:
+        self._require_living(waiting=waiting)
+        if not self._tasks.state.takes_work:
+            refused = authority.Admit(EnvelopeKind.MESSAGE, envelope.sender, AdmissionTrust.LOCAL)
+            raise authority.TransitionRejected(self.phase, refused, "phase")
+
     def _require_not_ended(self) -> None:
         if self._tasks.state.session.ended is not None:
             raise SessionEnded(self.id)
@@ -539,8 +569,16 @@ def _require_ingress(comms: object, mode: object, idle_timeout: object) -> None:
         raise TypeError(f"comms: a CommsRuntime is needed, not {comms!r}")
     if not isinstance(mode, CommsDrainMode):
         raise TypeError(f"mode: a CommsDrainMode is needed, not {mode!r}")
-    if not isinstance(idle_timeout, int | float) or math.isnan(idle_timeout) or idle_timeout <= 0:
+    require_text("comms.runtime_id", comms.runtime_id)
+    if not isinstance(idle_timeout, int | float) or not _is_some_time(idle_timeout):
         raise ValueError(f"idle_timeout: seconds above 0 are needed, not {idle_timeout!r}")
+
+
+def _is_some_time(seconds: float) -> bool:
+    try:
+        return float(seconds) > 0
+    except OverflowError:
+        return False
 
 
 def require_text(field: str, value: object) -> None:
@@ -549,5 +587,6 @@ def require_text(field: str, value: object) -> None:
 
 
 def require_callable(handler: object) -> None:
-    if not callable(handler):
+    plain = inspect.isfunction(handler) or inspect.ismethod(handler)
+    if not callable(handler) or (plain and not inspect.iscoroutinefunction(handler)):
         raise TypeError(f"handler: an async function is needed, not {handler!r}")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -25,7 +25,7 @@ from attrs import field, frozen
 
 from . import authority
 from ._drain import Verdict, drain
-from ._executor import Executor, WorkQueue
+from ._executor import Executor, WorkQueue, is_own_cancellation
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
 from .authority import (
@@ -36,6 +36,7 @@ from .authority import (
     BeginRun,
     CommsDrainMode,
     DrainEnding,
+    Dropped,
     DropReason,
     Ending,
     EnvelopeKind,
@@ -44,7 +45,7 @@ from .authority import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from ._executor import Handler
     from ._messages import Envelope
@@ -146,6 +147,7 @@ class SessionTasks:
     """The shell of one session; `Session` is its public face."""
 
     __slots__ = (
+        "_line",
         "_parked",
         "_pending",
         "_respawn_scope",
@@ -162,6 +164,7 @@ class SessionTasks:
         "handler",
         "is_over",
         "nursery",
+        "on_fatal",
         "on_over",
         "queue",
         "room_scope",
@@ -179,6 +182,7 @@ class SessionTasks:
         *,
         subscriptions: list[StepStream],
         on_over: Callable[[SessionTasks], None],
+        on_fatal: Callable[[], None],
     ) -> None:
         self.authority: Authority = authority.Authority(state)
         self.settings: SessionSettings = settings
@@ -189,6 +193,7 @@ class SessionTasks:
         self.abandoned: deque[Abandoned] | None = None
         self.subscriptions: list[StepStream] = subscriptions
         self.on_over: Callable[[SessionTasks], None] = on_over
+        self.on_fatal: Callable[[], None] = on_fatal
         self.handler: Handler[Any] | None = None
         self.executor: Executor | None = None
         self.binding: Binding | None = None
@@ -200,6 +205,7 @@ class SessionTasks:
         self.nursery: trio.Nursery | None = None
         self.shutting_down: bool = False
         self._task: trio.lowlevel.Task | None = None
+        self._line: deque[trio.Event] | None = None
         self._parked = False
         self._pending: tuple[tuple[Callable[..., Awaitable[None]], tuple[object, ...]], ...] = ()
         self._respawn_scope: trio.CancelScope | None = None
@@ -309,6 +315,10 @@ class SessionTasks:
                         self._executor_is_out()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in here is this session's alone
             self._contain(error)
+        except BaseException as error:
+            if not is_own_cancellation(error):
+                self.on_fatal()
+            raise
         finally:
             self._conclude()
 
@@ -321,11 +331,19 @@ class SessionTasks:
                 continue
             try:
                 await executor.serve()
+            except BaseException as error:
+                # Known before the authority hears of the executor's end, which may be the session's.
+                if not is_own_cancellation(error):
+                    self.error = self.error or error
+                raise
             finally:
                 self._executor_is_out()
 
     def _executor_is_out(self) -> None:
         self.executor = None
+        if self.queue.has_room():
+            # Half of the queue will not become free while nobody handles it.
+            self._open_lane()
         self.apply(authority.ExecutorStopped())
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
@@ -349,12 +367,15 @@ class SessionTasks:
         self.settings = settings
         self.queue.bound = settings.work_queue
         if self.abandoned is not None:
+            self.counts.abandoned_forgotten += max(0, len(self.abandoned) - settings.abandoned_limit)
             self.abandoned = deque(self.abandoned, settings.abandoned_limit)
 
     def shut_down(self) -> None:
         """Tell the session to end because the machine closes, which then cancels all sessions at once."""
         self.shutting_down = True
         self._tell_to_end("the machine closes")
+        # A handler that was told before, without a shield, keeps what is left of its time.
+        self._stop_executor()
 
     def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         if self.nursery is None:
@@ -374,6 +395,7 @@ class SessionTasks:
 
     def _contain(self, error: Exception) -> None:
         if self.settings.strict:
+            self.on_fatal()
             raise error
         self.fault(error)
 
@@ -397,8 +419,8 @@ class SessionTasks:
 
     def _finish(self, cause: Ending) -> None:
         failed_attempts = self.queue.attempt - 1
-        unfinished = self.queue.drain_all()
-        for message, _ in unfinished:
+        work = self.queue.drain_all()
+        for message, _ in work:
             self._abandon(
                 Abandoned(
                     message=message,
@@ -408,11 +430,13 @@ class SessionTasks:
             )
             failed_attempts = 0
         session_id = self.state.session.session_id
+        # An ending that was raised while it was being joined hands back what the lower one found.
+        earlier = () if self.end is None or self.is_over else self.end.unfinished
         self.end = SessionEnd(
             session_id=session_id,
             cause=cause,
             error=self.error,
-            unfinished=tuple(message for message, _ in unfinished),
+            unfinished=(*earlier, *(message for message, _ in work)),
         )
         self.bound_comms = None
         self._wake()
@@ -467,21 +491,20 @@ class SessionTasks:
                         ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise
-                except trio.ClosedResourceError as closed:
+                except Exception as failure:  # noqa: BLE001 - whatever a transport raises
                     # Taken over, and told so before the scope's cancellation could arrive: a rebind, not a failure.
-                    if self.binding is binding:
-                        ending, error = DrainEnding.EXCEPTION, closed
-                except Exception as failure:
-                    _logger.exception(
-                        "session %s: drain %d failed",
-                        self.state.session.session_id,
-                        binding.generation,
-                    )
-                    ending, error = DrainEnding.EXCEPTION, failure
+                    if not isinstance(failure, trio.ClosedResourceError) or self.binding is binding:
+                        ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
                 except BaseExceptionGroup as failures:
                     # Cancelled from above while the transport's own nursery failed: keep what failed.
                     cancelled, error = failures.split(trio.Cancelled)
                     raise cancelled or failures from None
+                except BaseException as failure:
+                    if is_own_cancellation(failure):
+                        raise
+                    ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
+                    if not isinstance(failure, trio.Cancelled):
+                        raise
                 if self.binding is binding:
                     break
                 if error is not None:
@@ -493,6 +516,12 @@ class SessionTasks:
             region = self.state.drain
             reason = authority.exit_reason(ending, region.stopping)
             self.apply(authority.DrainExited(region.generation, reason, error))
+
+    def _drain_failed(self, binding: Binding, failure: BaseException) -> BaseException:
+        _logger.error(
+            "session %s: drain %d failed", self.state.session.session_id, binding.generation, exc_info=failure
+        )
+        return failure
 
     def _serve(self, binding: Binding) -> Coroutine[Any, Any, DrainEnding]:
         self.apply(authority.DrainStarted(binding.generation))
@@ -533,13 +562,17 @@ class SessionTasks:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
         sender = envelope.sender
         if trust is None:
-            comms = self.bound_comms
-            trust = _MANUAL if comms is not None and comms.is_manually_trusted(sender) else _NONE
+            # What was claimed from a transport is judged by it, also when the session has just let go of it.
+            binding = self.binding
+            trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
             step = self.apply(admit)
         except authority.TransitionRejected:
-            return Verdict.REFUSED
+            if self.state.session.ending is not None:
+                return Verdict.REFUSED
+            # No row knows what to do with it: left at the head it would be in the way for ever.
+            return self._dropped(Dropped(DropReason.MALFORMED))
         effect = step.effects[0]
         if effect.__class__ is not Admitted:
             return self._dropped(effect)
@@ -555,8 +588,43 @@ class SessionTasks:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
         return _ADMITTED
 
+    # --- the session's own entrance -----------------------------------------------------------------
+
+    def has_room_for_delivery(self) -> bool:
+        """Say whether there is room that the transport does not wait for as well.
+
+        While its lane is shut neither gets in before half of the queue is free; else a steady flow of deliveries would
+        take every place as it becomes free, and the lane would stay shut.
+        """
+        return self.room_scope is None and self.queue.has_room()
+
+    def may_deliver(self) -> bool:
+        """Say whether a message may be delivered at once, without overtaking another that waits."""
+        return not self._line and self.has_room_for_delivery()
+
+    @asynccontextmanager
+    async def in_turn(self) -> AsyncGenerator[None, None]:
+        """Wait behind those who came before, and be the first in the line for the length of the block.
+
+        **Cancellation:** the line closes up.
+        """
+        if self._line is None:
+            self._line = deque()
+        line, turn = self._line, trio.Event()
+        line.append(turn)
+        try:
+            if line[0] is turn:
+                await trio.lowlevel.checkpoint()
+            else:
+                await turn.wait()
+            yield
+        finally:
+            line.remove(turn)
+            if line:
+                line[0].set()
+
     def _dropped(self, effect: Effect) -> DropReason:
-        if not isinstance(effect, authority.Dropped):
+        if not isinstance(effect, Dropped):
             raise TypeError(f"an admission has one answer, not {effect!r}")
         dropped = self.counts.dropped = self.counts.dropped or {}
         dropped[effect.reason] = dropped.get(effect.reason, 0) + 1
@@ -619,6 +687,9 @@ class SessionTasks:
             counts.retried += 1
         else:
             counts.returned += 1
+            if error is not None:
+                session_id = self.state.session.session_id
+                _logger.error("session %s: a handler's tasks failed over its cancellation", session_id, exc_info=error)
         self.apply(RunFinished(run_id, outcome))
 
     def _done_with(self, message: Envelope) -> None:
@@ -626,6 +697,10 @@ class SessionTasks:
             self.apply(authority.ReplySent(message.sender, message.correlation))
         # Half the queue is free before a shut lane opens again: a wake-up per message would cost more than it gives.
         if self.room_scope is not None and len(self.queue) <= self.queue.bound // 2:
+            self._open_lane()
+
+    def _open_lane(self) -> None:
+        if self.room_scope is not None:
             self.room_scope.cancel()
             self.room_scope = None
 

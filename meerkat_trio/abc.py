@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from ._messages import Envelope, Receipt, TrustSource
     from .authority import CommsRuntimeId, DropReason, PeerAddress, PeerEndpoint, PeerId
 
-__all__ = ["ALL_LANES", "CONTROL_LANE", "Claim", "CommsRuntime", "CommsStatistics"]
+__all__ = ["ALL_LANES", "CONTROL_LANE", "NO_LANES", "Claim", "CommsRuntime", "CommsStatistics"]
 
 ALL_LANES: Final = frozenset({Lane.CONTROL, Lane.WORK})
 CONTROL_LANE: Final = frozenset({Lane.CONTROL})
+NO_LANES: Final[frozenset[Lane]] = frozenset()
 
 
 @frozen(kw_only=True)
@@ -122,7 +123,8 @@ class CommsRuntime(ABC):
     def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
         """Claim an envelope that is there already, or return None: `claim_nowait` without the exception.
 
-        A runtime may override it where that is faster: a drain calls it after every envelope.
+        A runtime may override it where that is faster: a drain calls it after every envelope. Asked for `NO_LANES` it
+        claims nothing, and says by raising that nothing could be claimed; a session asks so before it attaches.
 
         Raises:
             trio.BusyResourceError, trio.ClosedResourceError: as for `claim_nowait`.

@@ -75,6 +75,11 @@ async def deliver(stage: Stage) -> None:
     await stage.session.deliver("local")
 
 
+async def deliver_some(stage: Stage) -> None:
+    for _ in range(3):
+        await stage.session.deliver("local")
+
+
 async def send(stage: Stage) -> None:
     await stage.rig.send(stage.comms, SENT)
 
@@ -132,6 +137,9 @@ PAIRS: dict[str, tuple[Call, Call]] = {
     "stop x destroy": (CALLS["stop"], CALLS["destroy"]),
     "retire x stop_drain": (CALLS["retire"], CALLS["stop_drain"]),
     "deliver x stop": (CALLS["deliver"], CALLS["stop"]),
+    "deliver x retire": (deliver_some, CALLS["retire"]),
+    "deliver x deliver": (deliver_some, deliver_some),
+    "send x detach": (CALLS["send"], CALLS["detach"]),
     "revive x rebind": (CALLS["stop and revive"], CALLS["rebind"]),
 }
 
@@ -219,6 +227,7 @@ def balance(rig: Rig, session: Session, made: list[MemoryComms]) -> None:
         if receipt.status is ReceiptStatus.DROPPED and receipt.reason is not DropReason.EXPIRED
     ]
     assert own + back + left + told == [body for body, _ in rig.receipts]
+    assert DropReason.UNTRUSTED_SENDER not in {receipt.reason for _, receipt in rig.receipts}
     for body, receipt in rig.receipts:
         assert (receipt.status is ReceiptStatus.ADMITTED) == (body in own + back)
 
@@ -226,7 +235,7 @@ def balance(rig: Rig, session: Session, made: list[MemoryComms]) -> None:
 STRUCK: set[tuple[str, str]] = set()
 """Every (await line, cancelled scope) that was struck by the sweeps of this file so far."""
 
-STRUCK_AT_LEAST = 30
+STRUCK_AT_LEAST = 40
 """May be raised, never lowered: a sweep that strikes fewer places has lost its reach."""
 
 
@@ -249,6 +258,27 @@ def test_two_calls_at_once_cancelled_anywhere_leave_everything_whole(name: str) 
 )
 def test_a_call_while_the_machine_closes_leaves_everything_whole(name: str) -> None:
     report = cancel_at_every_event(scenario_of(CALLS[name], close=True), seeds=(0,))
+    report.raise_if_failed()
+    STRUCK.update(report.strikes)
+
+
+def test_opening_a_machine_cancelled_anywhere_leaves_nothing() -> None:
+    async def scenario(sweep: Sweep) -> None:
+        rig = Rig()
+        comms = await rig.comms("a")
+        receipt = rig.peer.send_nowait(rig.envelope(comms, "waits"))
+        sessions: list[Session] = []
+        with sweep.victim("opener"):
+            async with open_machine(grace=1.0) as machine:
+                session = await machine.register("a", rig.record)
+                sessions.append(session)
+                await session.attach_ingress(comms)
+                await session.detach_ingress()
+        taken = rig.handled + [given_up.message.body for each in sessions for given_up in each.abandoned]
+        assert taken == (["waits"] if receipt.status is ReceiptStatus.ADMITTED else [])
+        assert len(taken) + comms.statistics().work_waiting == 1
+
+    report = cancel_at_every_event(scenario)
     report.raise_if_failed()
     STRUCK.update(report.strikes)
 

@@ -11,6 +11,7 @@ import trio
 from meerkat_trio import (
     AbandonCause,
     Backoff,
+    ReceiptStatus,
     SessionPhase,
     SessionRun,
     TransitionRejected,
@@ -275,7 +276,130 @@ async def test_a_run_shows_itself(autojump_clock: object) -> None:
     assert shown == ["<Run 'id-1' attempt 1> a actionable_message"]
 
 
-@pytest.mark.parametrize("handler", [None, "handler", 3])
+async def test_a_cancelled_of_another_task_is_a_failed_attempt(autojump_clock: object) -> None:
+    foreign: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            foreign.append(cancelled)
+            raise
+
+    async def carries_over(_: SessionRun) -> None:
+        raise foreign[0]
+
+    async with open_machine() as machine:
+        session = await machine.register("a", carries_over, max_attempts=2, retry_backoff=NO_JITTER)
+        await session.deliver("x")
+        await trio.sleep(10)
+        assert session.end is None
+        (abandoned,) = session.abandoned
+        assert abandoned.error is foreign[0]
+        assert abandoned.attempts == 2
+
+
+async def test_who_waits_to_deliver_to_a_session_that_retires_is_refused() -> None:
+    answers = []
+    async with rigged(None, work_queue=1) as (_, _machine, session), trio.open_nursery() as nursery:
+
+        async def deliver(body: object) -> None:
+            try:
+                await session.deliver(body)
+            except TransitionRejected as error:
+                answers.append(str(error))
+
+        await session.deliver("fills the queue")
+        nursery.start_soon(deliver, "waits")
+        await settle()
+        await session.retire()
+        await settle()
+        await deliver("late")
+        assert answers == ["Admit is not possible in phase retired"] * 2
+        assert session.statistics().dropped == {}
+
+
+async def test_retiring_says_what_is_left() -> None:
+    async with rigged(None) as (rig, _, session):
+        for number in range(3):
+            await session.deliver(number)
+        assert await session.retire() == 3
+        await session.attach_executor(rig.record)
+        await settle()
+        assert rig.handled == [0, 1, 2]
+
+
+async def test_waiting_deliveries_get_in_in_their_order() -> None:
+    async with rigged("gated", work_queue=1) as (rig, _, session), trio.open_nursery() as nursery:
+        await session.deliver(0)
+        cancelled = trio.CancelScope()
+
+        async def deliver_and_be_cancelled() -> None:
+            with cancelled:
+                await session.deliver("never")
+
+        for number in range(1, 9):
+            nursery.start_soon(session.deliver, number)
+            await settle()
+            if number == 4:
+                nursery.start_soon(deliver_and_be_cancelled)
+                await settle()
+        cancelled.cancel()
+        rig.gate.set()
+        await settle()
+        assert rig.handled == list(range(9))
+
+
+async def test_deliveries_do_not_keep_the_transport_out() -> None:
+    async def takes_its_time(run: SessionRun) -> None:
+        await trio.lowlevel.checkpoint()
+        handled.append(run.message.body)
+
+    handled: list[object] = []
+    async with rigged(None, work_queue=8) as (rig, _, session), trio.open_nursery() as nursery:
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+
+        async def deliver_for_ever() -> None:
+            while True:
+                await session.deliver("local")
+
+        for _ in range(20):
+            nursery.start_soon(deliver_for_ever)
+        await settle()
+        await session.attach_executor(takes_its_time)
+        (receipt,) = await rig.send(comms, "remote")
+        assert await receipt.wait() is ReceiptStatus.ADMITTED
+        while "remote" not in handled:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+async def test_room_is_used_when_nobody_handles_any_more() -> None:
+    async with rigged("gated", work_queue=8) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        for number in range(9):
+            rig.peer.send_nowait(rig.envelope(comms, number))
+        await settle()
+        assert comms.statistics().work_waiting == 1
+
+        async def one_then_no_more(run: SessionRun) -> None:
+            rig.handled.append(run.message.body)
+            await run.session.detach_executor()
+
+        await session.detach_executor()
+        await session.attach_executor(one_then_no_more)
+        await settle()
+        assert rig.handled == [0]
+        assert comms.statistics().work_waiting == 0
+
+
+def plain_function(_: SessionRun) -> None:
+    """Not async."""
+
+
+@pytest.mark.parametrize("handler", [None, "handler", 3, plain_function])
 async def test_a_handler_has_to_be_callable(handler: Any) -> None:
     async with rigged(None) as (_, machine, session):
         with pytest.raises(TypeError, match="handler: an async function is needed"):

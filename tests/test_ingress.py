@@ -17,6 +17,7 @@ from meerkat_trio import (
     MemoryComms,
     MemoryNetwork,
     MobOwned,
+    ReceiptStatus,
     RespawnPolicy,
     Session,
     SessionEnded,
@@ -24,6 +25,7 @@ from meerkat_trio import (
     TransitionRejected,
     Unattached,
 )
+from meerkat_trio.authority import Lane
 
 from .rig import Rig, rigged, settle
 
@@ -223,6 +225,90 @@ async def test_an_attach_waits_for_a_drain_that_is_being_stopped(checkpoints: in
         assert (await session.attach_ingress(comms)).generation in {1, 2}
 
 
+async def test_what_woke_the_drain_before_a_detach_is_not_judged_without_its_transport() -> None:
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        await settle()
+        receipt = rig.peer.send_nowait(rig.envelope(comms, "just before"))
+        await session.detach_ingress()
+        await settle()
+        assert receipt.status is ReceiptStatus.ADMITTED
+        assert rig.handled == ["just before"]
+
+
+async def test_a_transport_that_cannot_be_claimed_from_is_not_attached() -> None:
+    async with rigged() as (rig, machine, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        await settle()
+        other = await machine.register("b", rig.record)
+        with pytest.raises(trio.BusyResourceError):
+            await other.attach_ingress(comms)
+        closed = await rig.comms()
+        await closed.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await other.attach_ingress(closed)
+        with pytest.raises(trio.ClosedResourceError):
+            await session.attach_ingress(closed)
+        assert other.drain.generation == 0
+        assert other.ingress_owner == Unattached()
+        await rig.send(comms, "still served")
+        await settle()
+        assert rig.handled == ["still served"]
+
+
+async def test_a_mob_that_attaches_again_changes_nothing_of_its_ownership() -> None:
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_mob_ingress(comms, "mob", mob_peer_id=rig.peer.peer_id)
+        again = await session.attach_mob_ingress(comms, "mob")
+        assert again == IngressUpdate(result=UNCHANGED, owner_changed=False, generation=1)
+        assert session.ingress_owner == MobOwned(comms_runtime_id="a", mob_id="mob", mob_peer_id=rig.peer.peer_id)
+
+
+class Odd(BaseException):
+    """Neither an Exception nor a Cancelled."""
+
+
+async def test_a_transport_that_raises_no_exception_proper_is_kept_as_the_reason() -> None:
+    class Breaking(MemoryComms):
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+            raise Odd
+
+    with pytest.raises(Odd):
+        async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
+            await session.attach_ingress(await rig.comms(kind=Breaking))
+            await trio.sleep_forever()
+    assert session.drain.last_exit is not None
+    assert session.drain.last_exit.reason is DrainExitReason.FAILED
+    assert isinstance(session.drain.last_exit.error, Odd)
+
+
+async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport() -> None:
+    foreign: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            foreign.append(cancelled)
+            raise
+
+    class Carrying(MemoryComms):
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+            await trio.lowlevel.checkpoint()
+            raise foreign[0]
+
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
+        await session.attach_ingress(await rig.comms(kind=Carrying))
+        drain_exit = await session.wait_drain_exited()
+        assert drain_exit is not None
+        assert drain_exit.reason is DrainExitReason.FAILED
+        assert drain_exit.error is foreign[0]
+        assert session.end is None
+
+
 async def test_a_closed_transport_is_a_failed_drain(autojump_clock: object) -> None:
     async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         comms = await rig.comms("a")
@@ -243,6 +329,7 @@ async def test_a_closed_transport_is_a_failed_drain(autojump_clock: object) -> N
         ({"mode": "timed"}, "mode: a CommsDrainMode is needed"),
         ({"idle_timeout": 0}, "idle_timeout: seconds above 0"),
         ({"idle_timeout": float("nan")}, "idle_timeout: seconds above 0"),
+        ({"idle_timeout": 10**400}, "idle_timeout: seconds above 0"),
         ({"idle_timeout": "soon"}, "idle_timeout: seconds above 0"),
     ],
 )

@@ -64,10 +64,187 @@ async def test_bad_arguments_of_register_are_named(arguments: dict[str, Any], me
         assert len(machine) == 0
 
 
-async def test_a_negative_grace_is_refused() -> None:
-    with pytest.raises(ValueError, match="grace: seconds, 0 or more"):
-        async with open_machine(grace=-1):
+async def test_more_bad_arguments_of_register_are_named() -> None:
+    async with open_machine() as machine:
+        with pytest.raises(ValueError, match="work_queue: 1 or more is needed, not True"):
+            await machine.register("a", work_queue=True)
+        with pytest.raises(TypeError, match="retry_backoff: a Backoff is needed, not 5"):
+            await machine.register("a", retry_backoff=5)  # type: ignore[arg-type]
+        assert len(machine) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"grace": -1}, "grace: seconds, 0 or more"),
+        ({"grace": "x"}, "grace: seconds, 0 or more, are needed, not 'x'"),
+        ({"respawn": RespawnPolicy.manual}, "respawn: a RespawnPolicy is needed"),
+        ({"limiter": 5}, "limiter: a trio.CapacityLimiter is needed, not 5"),
+        ({"new_id": 5}, "new_id: a function is needed, not 5"),
+        ({"random": 3}, "random: a function is needed, not 3"),
+    ],
+)
+async def test_bad_arguments_of_the_machine_are_named(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        async with open_machine(**arguments):
             pass
+
+
+@pytest.mark.parametrize("checkpoints", [0, 1, 2])
+async def test_a_caller_that_is_cancelled_already_opens_a_machine_and_leaves_it(checkpoints: int) -> None:
+    ended: list[str] = []
+    async with trio.open_nursery() as nursery:
+
+        async def host() -> None:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(cancel_after, checkpoints, scope)
+                if checkpoints == 0:
+                    scope.cancel()
+                async with open_machine():
+                    await trio.sleep_forever()
+            ended.append("host")
+
+        async def cancel_after(count: int, scope: trio.CancelScope) -> None:
+            for _ in range(count):
+                await trio.lowlevel.checkpoint()
+            scope.cancel()
+
+        nursery.start_soon(host)
+        await settle()
+        assert ended == ["host"]
+
+
+class Stopped(BaseException):
+    """What a signal handler might raise."""
+
+
+class Boom(Exception):
+    pass
+
+
+def no_number() -> float:
+    raise Boom
+
+
+async def test_what_the_tree_cancels_in_the_body_does_not_leave_with_the_bodys_own_errors() -> None:
+    async def fails_over_its_cancellation() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError("clean-up")
+
+    async def fails(_: SessionRun) -> None:
+        raise ValueError
+
+    caught = []
+    try:
+        async with open_machine(strict=True, random=no_number) as machine:
+            session = await machine.register("a", fails)
+            await session.deliver("x")
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fails_over_its_cancellation)
+                nursery.start_soon(trio.sleep_forever)
+    except* (KeyError, Boom) as group:
+        caught.append(group)
+    assert len(caught) == 1  # and no Cancelled is left over
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Stopped])
+async def test_a_session_that_takes_the_tree_down_leaves_the_others_their_grace(
+    error: type[BaseException], autojump_clock: object
+) -> None:
+    done = []
+
+    async def breaks(_: SessionRun) -> None:
+        await trio.sleep(1)
+        raise error
+
+    async def slow(_: SessionRun) -> None:
+        await trio.sleep(3)
+        done.append("slow")
+
+    with pytest.raises(error):
+        async with open_machine(grace=5.0) as machine:
+            broken = await machine.register("broken", breaks)
+            other = await machine.register("other", slow)
+            await other.deliver(1)
+            await broken.deliver(1)
+            await trio.sleep_forever()
+    assert done == ["slow"]
+    assert other.end is not None
+    assert other.end.unfinished == ()
+    assert broken.end is not None
+    assert isinstance(broken.end.error, error)
+
+
+async def test_a_handler_told_to_end_before_keeps_its_grace_when_the_machine_closes(autojump_clock: object) -> None:
+    done = []
+
+    async def stops_its_session(run: SessionRun) -> None:
+        await run.session.stop()
+        await trio.sleep(2)
+        done.append("after the stop")
+
+    async with open_machine(grace=5.0) as machine:
+        session = await machine.register("a", stops_its_session)
+        await session.deliver("x")
+        await settle()
+    assert done == ["after the stop"]
+    assert session.end is not None
+    assert session.end.unfinished == ()
+
+
+async def test_a_fault_is_in_the_sessions_end(autojump_clock: object) -> None:
+    async def fails(_: SessionRun) -> None:
+        raise ValueError
+
+    async with open_machine(random=no_number) as machine:
+        session = await machine.register("a", fails)
+        await session.deliver("x")
+        await trio.sleep(1)
+        assert session.end is not None
+        assert isinstance(session.end.error, Boom)
+        assert [message.body for message in session.end.unfinished] == ["x"]
+
+
+async def test_an_ending_raised_while_it_is_joined_hands_back_what_was_found(autojump_clock: object) -> None:
+    ends = []
+    async with rigged("gated", grace=1.0) as (_, _machine, session), trio.open_nursery() as nursery:
+
+        async def end(call: Any) -> None:
+            ends.append(await call())
+
+        await session.deliver("running")
+        await session.deliver("queued")
+        await settle()
+        nursery.start_soon(end, session.stop)
+        await settle()
+        nursery.start_soon(end, session.unregister)
+    assert [end.cause for end in ends] == [Ending.UNREGISTER] * 2
+    assert [[message.body for message in end.unfinished] for end in ends] == [["running", "queued"]] * 2
+
+
+async def test_a_revived_session_counts_what_its_new_bound_forgets(autojump_clock: object) -> None:
+    async with rigged(None) as (_, machine, session):
+        for number in range(5):
+            await session.deliver(number)
+        await session.stop()
+        assert len(session.abandoned) == 5
+        await machine.register("a", abandoned_limit=2)
+        assert [abandoned.message.body for abandoned in session.abandoned] == [3, 4]
+        assert session.statistics().abandoned_forgotten == 3
+
+
+@pytest.mark.parametrize("intents", ["ping", ["ping", 1], [None]])
+async def test_silent_intents_are_several_texts(intents: Any) -> None:
+    async with rigged() as (_, _machine, session):
+        with pytest.raises(TypeError, match="intents: several texts are needed"):
+            await session.set_silent_intents(intents)
+
+
+def test_a_back_off_never_overflows() -> None:
+    steep = Backoff(first=1.0, factor=1e6, limit=30.0, jitter=0.0)
+    assert [steep.delay(attempt, lambda: 0.0) for attempt in (1, 2, 60, 10**6)] == [1.0, 30.0, 30.0, 30.0]
 
 
 async def test_a_stopped_session_is_revived_with_its_counters() -> None:
@@ -265,10 +442,6 @@ async def test_a_single_exception_of_the_body_leaves_bare() -> None:
             raise LookupError("the body's own")
 
 
-class Stopped(BaseException):
-    """What a signal handler might raise."""
-
-
 async def test_a_base_exception_of_the_body_leaves_bare_and_joins_everything() -> None:
     rig = Rig()
     with pytest.raises(Stopped):
@@ -298,7 +471,9 @@ async def test_who_still_waits_when_the_machine_closes_gets_an_answer(autojump_c
             await session.deliver("blocks")
             nursery.start_soon(ask, "wait", session.wait_drain_exited)
             nursery.start_soon(ask, "deliver", lambda: session.deliver("no room"))
-            nursery.start_soon(ask, "retire", session.retire)
+            leaving = await machine.register("leaving", rig.gated)
+            await leaving.deliver("blocks")
+            nursery.start_soon(ask, "retire", leaving.retire)
             await settle()
         with pytest.raises(trio.ClosedResourceError, match="the machine is closed"):
             await machine.register("b")

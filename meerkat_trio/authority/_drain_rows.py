@@ -100,6 +100,8 @@ def _mode_matches(state: SessionState, i: AttachSessionIngress | AttachMobIngres
 
 
 def _mob_owner(state: SessionState, i: AttachMobIngress) -> SessionState:
+    if isinstance(state.ingress, MobOwned):
+        return state  # the guard let only the same mob through
     owner = MobOwned(comms_runtime_id=i.comms_runtime_id, mob_id=i.mob_id, mob_peer_id=i.mob_peer_id)
     return _with_ingress(state, owner)
 

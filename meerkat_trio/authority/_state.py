@@ -210,6 +210,11 @@ class SessionState:
         )
 
     @property
+    def takes_work(self) -> bool:
+        """Whether a message would be admitted now, from somebody trusted."""
+        return self.session.phase in ACTIVE and self.session.ending is None
+
+    @property
     def counters(self) -> Counters:
         """The numbers that never fall."""
         return Counters(

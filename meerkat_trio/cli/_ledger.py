@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,9 @@ __all__ = ["Account", "InputError", "InputLine", "Ledger", "audit", "read_input"
 
 Stream = tuple[str, str]
 """A session and one of its senders; order is promised within a stream."""
+
+_DEEPEST: Final = 200
+"""Levels of objects and arrays in a line: what is read must be writable from a deeper stack as well."""
 
 _FIELDS: Final = {"session", "sender", "body"}
 
@@ -47,13 +51,16 @@ def read_input(name: str, lines: Iterable[bytes]) -> list[InputLine]:
             continue
         where = f"{name}:{number}"
         try:
-            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse_constant)
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         except UnicodeDecodeError as error:
             raise InputError(f"{where}: not UTF-8: {error.reason}") from None
         except ValueError as error:
             raise InputError(f"{where}: not JSON: {error}") from None
         except RecursionError:
             raise InputError(f"{where}: nested too deeply") from None
+        if _is_deeper_than(_DEEPEST, value):
+            raise InputError(f"{where}: nested too deeply")
         if not isinstance(value, dict) or set(value) != _FIELDS:
             raise InputError(f"{where}: an object with session, sender and body is needed")
         for field in ("session", "sender"):
@@ -61,6 +68,27 @@ def read_input(name: str, lines: Iterable[bytes]) -> list[InputLine]:
                 raise InputError(f"{where}: {field} must be a printable text that is not blank")
         parsed.append(InputLine(value["session"], value["sender"], value["body"]))
     return parsed
+
+
+def _is_deeper_than(levels: int, value: object) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -142,7 +142,7 @@ class Inbox:
         """
         bounds = {"work_lane": work_lane, "control_lane": control_lane, "dedupe_window": dedupe_window}
         for name, value in bounds.items():
-            if value < 1:
+            if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name}: at least 1 is needed, not {value!r}")
         self._control = LaneQueue(control_lane)
         self._work = LaneQueue(work_lane)

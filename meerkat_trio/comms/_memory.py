@@ -13,7 +13,7 @@ import trio
 
 from .._messages import Envelope, Receipt, TrustSource
 from ..abc import ALL_LANES, Claim, CommsRuntime, CommsStatistics
-from ..authority import DropReason, EnvelopeKind, PeerAddress, PeerEndpoint, PeerId
+from ..authority import DropReason, EnvelopeKind, PeerAddress, PeerEndpoint, PeerId, parse_peer_name
 from ._inbox import Inbox
 from ._trust import TrustStore
 
@@ -127,8 +127,15 @@ class MemoryComms(CommsRuntime):
             dedupe_window: of how many envelopes (sender, id) is remembered, from 1 up.
 
         Raises:
-            ValueError: a bound or the key is out of range.
+            ValueError: a bound or the key is out of range, or ``runtime_id`` cannot name a peer.
+            TypeError: ``network`` is no `MemoryNetwork`.
         """
+        if not isinstance(network, MemoryNetwork):
+            raise TypeError(f"network: a MemoryNetwork is needed, not {network!r}")
+        try:
+            parse_peer_name(runtime_id)
+        except ValueError as error:
+            raise ValueError(f"runtime_id: {runtime_id!r} cannot name a peer ({error})") from None
         key = hashlib.sha256(runtime_id.encode()).digest() if public_key is None else public_key
         self._peer_id = PeerId.of_key(key)
         self._address = PeerAddress(f"inproc://{runtime_id}")
@@ -250,12 +257,12 @@ class MemoryComms(CommsRuntime):
         """
         if not isinstance(previous, MemoryComms):
             raise TypeError(f"take_over: a MemoryComms cannot take over a {type(previous).__name__}")
-        if previous._network is not self._network:  # noqa: SLF001 - of our own class
-            raise ValueError("take_over: the previous comms runtime is on another MemoryNetwork")
         if self.inbox.closed is not None:
             raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")
         if previous is self or previous.inbox.closed is not None:
             return
+        if previous._network is not self._network:  # noqa: SLF001 - of our own class
+            raise ValueError("take_over: the previous comms runtime is on another MemoryNetwork")
         self._network.replace(previous, self)
         self.inbox.take_over(previous.inbox)
 

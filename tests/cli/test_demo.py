@@ -98,6 +98,29 @@ def test_standard_input_is_drained_too() -> None:
     assert as_json("--input", "-", stdin=f"{line}\n{line}\n")["total"]["handled"] == 2
 
 
+def test_a_deep_line_that_is_read_is_also_written(tmp_path: Path) -> None:
+    source, ledger = tmp_path / "in.jsonl", tmp_path / "ledger.jsonl"
+    deep = "[" * 190 + "]" * 190
+    source.write_text(f'{{"session": "s", "sender": "p", "body": {deep}}}\n')
+    assert as_json("--input", str(source), "--ledger", str(ledger))["total"]["handled"] == 1
+    assert json.loads(ledger.read_text())["body"] == json.loads(deep)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "meerkat_trio.cli", "demo", "--json", "--input", "-"],
+            input="",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr == "meerkat-trio: the output cannot be written: No space left on device\n"
+
+
 def test_an_empty_input_is_nothing_to_do() -> None:
     assert as_json("--input", "-", stdin="")["total"]["sent"] == 0
 
@@ -112,6 +135,8 @@ def test_an_empty_input_is_nothing_to_do() -> None:
         ('{"session": "s", "sender": 7, "body": 1}', "in.jsonl:2: sender must be a printable text"),
         ('{"session": "s", "sender": "p", "body": NaN}', "in.jsonl:2: not JSON: NaN is no JSON number"),
         ('{"session": "s", "sender": "p", "body": ' + "[" * 100_000, "in.jsonl:2: nested too deeply"),
+        ('{"session": "s", "sender": "p", "body": ' + "[" * 300 + "]" * 300 + "}", "in.jsonl:2: nested too deeply"),
+        ('{"session": "s", "sender": "p", "body": 1e999}', "in.jsonl:2: not JSON: 1e999 is too large a number"),
     ],
 )
 def test_a_malformed_line_is_named_and_nothing_is_handled(tmp_path: Path, line: str, message: str) -> None:

@@ -44,6 +44,24 @@ def test_an_endpoint_is_what_others_trust(network: MemoryNetwork) -> None:
     assert bob.endpoint("Bob").name == "Bob"
 
 
+@pytest.mark.parametrize("runtime_id", [None, 5, "", " ", "x" * 300, "a\nb"])
+def test_what_cannot_name_a_peer_is_no_runtime_id(network: MemoryNetwork, runtime_id: Any) -> None:
+    with pytest.raises(ValueError, match=r"runtime_id: .* cannot name a peer"):
+        MemoryComms(network, runtime_id)
+    assert network.routes == {}
+
+
+def test_a_network_is_needed() -> None:
+    with pytest.raises(TypeError, match="network: a MemoryNetwork is needed, not None"):
+        MemoryComms(None, "bob")  # type: ignore[arg-type]
+
+
+def test_of_a_closed_instance_elsewhere_there_is_nothing_to_take_over(network: MemoryNetwork) -> None:
+    elsewhere = MemoryComms(MemoryNetwork(), "bob")
+    elsewhere.inbox.close()
+    MemoryComms(network, "bob").take_over(elsewhere)
+
+
 def test_a_key_of_zero_bytes_is_refused_and_joins_nothing(network: MemoryNetwork) -> None:
     with pytest.raises(ValueError, match="signing_key"):
         MemoryComms(network, "bob", public_key=bytes(32))
@@ -72,6 +90,10 @@ def test_an_envelope_carries_what_was_asked_for(network: MemoryNetwork) -> None:
         ({"correlation": "c"}, "correlation: does not fit a message"),
         ({"kind": EnvelopeKind.RESPONSE, "correlation": "c"}, "status: does not fit a response"),
         ({"status": ResponseStatus.COMPLETED}, "status: does not fit a message"),
+        ({"kind": "message"}, "kind: EnvelopeKind is needed, not 'message'"),
+        ({"intent": ["a"]}, "intent: str is needed, not ['a']"),
+        ({"correlation": ["c"]}, "correlation: str is needed"),
+        ({"status": "completed"}, "status: ResponseStatus is needed"),
     ],
 )
 def test_fields_that_do_not_fit_make_no_envelope(network: MemoryNetwork, fields: dict[str, Any], error: str) -> None:
