@@ -52,7 +52,8 @@ class Session:
 
     Calls that change something commit at once, without a checkpoint: a cancelled caller leaves either the whole
     change or none of it. Calls that stop something join it, but when they are made from inside the session (its
-    handler, or a task that the handler started) they return without joining: nothing waits for itself.
+    handler, or a task that the handler started) they return without joining: nothing waits for itself. A call that the
+    handler makes in a thread and brings back with an explicit ``trio_token`` runs outside of the session: it does join.
     """
 
     __slots__ = ("_new_id", "_tasks")
