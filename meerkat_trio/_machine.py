@@ -15,11 +15,12 @@ import trio
 
 from . import authority
 from ._exceptions import SessionExists, SessionNotRegistered
+from ._parts import SessionSettings
 from ._policy import Backoff, RespawnPolicy
 from ._reports import MachineStatistics
 from ._session import Session, require_callable, require_text
 from ._subscription import StepStream
-from ._tasks import SessionSettings, SessionTasks
+from ._tasks import SessionTasks
 from .authority import Counters, DropReason, Ending, SessionState
 
 if TYPE_CHECKING:

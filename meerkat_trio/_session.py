@@ -447,7 +447,7 @@ class Session:
         def goes_on() -> bool | None:
             return True if tasks.has_room_for_delivery() or not tasks.state.takes_work else None
 
-        async with tasks.in_turn():
+        async with tasks.line.in_turn():
             # The drain may take the place between the wake-up and the moment in which this task runs.
             while goes_on() is None:
                 await tasks.waiters.wait(goes_on)

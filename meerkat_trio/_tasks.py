@@ -17,15 +17,15 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
-from attrs import field, frozen
 
 from . import authority
 from ._drain import Verdict, drain
 from ._executor import Executor, WorkQueue, is_own_cancellation
+from ._parts import Binding, Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
 from .authority import (
@@ -45,11 +45,10 @@ from .authority import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from ._executor import Handler
     from ._messages import Envelope
-    from ._policy import Backoff, Random, RespawnPolicy
     from ._subscription import StepStream
     from .abc import CommsRuntime
     from .authority import Authority, Effect, Input, RunId, Step
@@ -63,7 +62,7 @@ _DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
 
-__all__ = ["Binding", "SessionSettings", "SessionTasks"]
+__all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
 
@@ -76,78 +75,11 @@ _HANDLED_BY_EXECUTOR: Final = frozenset(
 )
 
 
-@frozen(kw_only=True)
-class SessionSettings:
-    """What a session is run with."""
-
-    work_queue: int
-    """Messages admitted and not handled, at the most."""
-    max_attempts: int
-    """Attempts per message."""
-    abandoned_limit: int
-    """Abandoned messages kept, at the most."""
-    retry_backoff: Backoff
-    """The wait between the attempts for one message."""
-    respawn: RespawnPolicy
-    """When a failed drain is started again."""
-    grace: float
-    """Seconds a running handler gets when the session ends."""
-    limiter: trio.CapacityLimiter | None
-    """Bounds the handlers that run at once, machine-wide."""
-    random: Random
-    """Where jitter comes from."""
-    strict: bool
-    """Whether a fault is raised instead of stopping the session."""
-
-
-@frozen(eq=False)
-class Binding:
-    """What one generation of the drain serves, and the scope that ends it."""
-
-    generation: int
-    """Which drain."""
-    comms: CommsRuntime
-    """What it serves."""
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
-    """Cancelling it ends this generation."""
-
-
-@final
-class Counts:
-    """Counters of a session, for its statistics."""
-
-    __slots__ = (
-        "abandoned",
-        "abandoned_forgotten",
-        "admitted",
-        "dropped",
-        "handled",
-        "rebinds",
-        "respawns",
-        "retried",
-        "returned",
-        "runs",
-    )
-
-    def __init__(self) -> None:
-        self.abandoned: int = 0
-        self.abandoned_forgotten: int = 0
-        self.admitted: int = 0
-        self.handled: int = 0
-        self.rebinds: int = 0
-        self.respawns: int = 0
-        self.retried: int = 0
-        self.returned: int = 0
-        self.runs: int = 0
-        self.dropped: dict[DropReason, int] | None = None
-
-
 @final
 class SessionTasks:
     """The shell of one session; `Session` is its public face."""
 
     __slots__ = (
-        "_line",
         "_parked",
         "_pending",
         "_respawn_scope",
@@ -163,6 +95,7 @@ class SessionTasks:
         "executor",
         "handler",
         "is_over",
+        "line",
         "nursery",
         "on_fatal",
         "on_over",
@@ -202,10 +135,10 @@ class SessionTasks:
         self.end: SessionEnd | None = None
         self.error: BaseException | None = None
         self.is_over: bool = True
+        self.line: Line = Line()
         self.nursery: trio.Nursery | None = None
         self.shutting_down: bool = False
         self._task: trio.lowlevel.Task | None = None
-        self._line: deque[trio.Event] | None = None
         self._parked = False
         self._pending: tuple[tuple[Callable[..., Awaitable[None]], tuple[object, ...]], ...] = ()
         self._respawn_scope: trio.CancelScope | None = None
@@ -600,28 +533,7 @@ class SessionTasks:
 
     def may_deliver(self) -> bool:
         """Say whether a message may be delivered at once, without overtaking another that waits."""
-        return not self._line and self.has_room_for_delivery()
-
-    @asynccontextmanager
-    async def in_turn(self) -> AsyncGenerator[None, None]:
-        """Wait behind those who came before, and be the first in the line for the length of the block.
-
-        **Cancellation:** the line closes up.
-        """
-        if self._line is None:
-            self._line = deque()
-        line, turn = self._line, trio.Event()
-        line.append(turn)
-        try:
-            if line[0] is turn:
-                await trio.lowlevel.checkpoint()
-            else:
-                await turn.wait()
-            yield
-        finally:
-            line.remove(turn)
-            if line:
-                line[0].set()
+        return not self.line and self.has_room_for_delivery()
 
     def _dropped(self, effect: Effect) -> DropReason:
         if not isinstance(effect, Dropped):

@@ -80,3 +80,16 @@ async def rigged(handler: str | None = "record", **options: Any) -> AsyncIterato
 async def settle() -> None:
     """Let everybody run until nobody can."""
     await trio.testing.wait_all_tasks_blocked()
+
+
+async def cancelled_elsewhere() -> trio.Cancelled:
+    """Return a Cancelled that was raised and absorbed, as it is kept by code that hands outcomes between tasks."""
+    kept: list[trio.Cancelled] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            kept.append(cancelled)
+            raise
+    return kept[0]

@@ -18,7 +18,7 @@ from meerkat_trio import (
     open_machine,
 )
 
-from .rig import rigged, settle
+from .rig import cancelled_elsewhere, rigged, settle
 
 NO_JITTER = Backoff(first=1.0, jitter=0.0)
 
@@ -277,17 +277,10 @@ async def test_a_run_shows_itself(autojump_clock: object) -> None:
 
 
 async def test_a_cancelled_of_another_task_is_a_failed_attempt(autojump_clock: object) -> None:
-    foreign: list[BaseException] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as cancelled:
-            foreign.append(cancelled)
-            raise
+    foreign = await cancelled_elsewhere()
 
     async def carries_over(_: SessionRun) -> None:
-        raise foreign[0]
+        raise foreign
 
     async with open_machine() as machine:
         session = await machine.register("a", carries_over, max_attempts=2, retry_backoff=NO_JITTER)
@@ -295,7 +288,7 @@ async def test_a_cancelled_of_another_task_is_a_failed_attempt(autojump_clock: o
         await trio.sleep(10)
         assert session.end is None
         (abandoned,) = session.abandoned
-        assert abandoned.error is foreign[0]
+        assert abandoned.error is foreign
         assert abandoned.attempts == 2
 
 

@@ -27,7 +27,7 @@ from meerkat_trio import (
 )
 from meerkat_trio.authority import Lane
 
-from .rig import Rig, rigged, settle
+from .rig import Rig, cancelled_elsewhere, rigged, settle
 
 SPAWNED, REBOUND, UNCHANGED = IngressResult.SPAWNED, IngressResult.REBOUND, IngressResult.UNCHANGED
 TIMED, ATTACHED = CommsDrainMode.TIMED, CommsDrainMode.ATTACHED_SESSION
@@ -286,26 +286,19 @@ async def test_a_transport_that_raises_no_exception_proper_is_kept_as_the_reason
 
 
 async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport() -> None:
-    foreign: list[BaseException] = []
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        try:
-            await trio.lowlevel.checkpoint()
-        except trio.Cancelled as cancelled:
-            foreign.append(cancelled)
-            raise
+    foreign = await cancelled_elsewhere()
 
     class Carrying(MemoryComms):
         async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
             await trio.lowlevel.checkpoint()
-            raise foreign[0]
+            raise foreign
 
     async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         await session.attach_ingress(await rig.comms(kind=Carrying))
         drain_exit = await session.wait_drain_exited()
         assert drain_exit is not None
         assert drain_exit.reason is DrainExitReason.FAILED
-        assert drain_exit.error is foreign[0]
+        assert drain_exit.error is foreign
         assert session.end is None
 
 
