@@ -245,7 +245,7 @@ class Executor:
             raise cancelled from None
         except BaseException as error:
             if isinstance(error, trio.Cancelled) and not is_own_cancellation(error):
-                return self._failed(run_id, error)
+                return self._failed(run_id, error)  # noqa: ASYNC104 - it belongs to another task
             host.finish_run(run_id, RunOutcome.RETURNED, None)
             raise
         else:

@@ -432,7 +432,7 @@ class SessionTasks:
                     # Cancelled from above while the transport's own nursery failed: keep what failed.
                     cancelled, error = failures.split(trio.Cancelled)
                     raise cancelled or failures from None
-                except BaseException as failure:
+                except BaseException as failure:  # noqa: ASYNC103 - a Cancelled of another task is a failure
                     if is_own_cancellation(failure):
                         raise
                     ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
