@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from ._conformance import COMMS_RULES, ConformanceBench, ConformanceError, check_comms_runtime
-from ._sweep import Sweep, SweepFailed, SweepFailure, SweepReport, cancel_at_every_event
+from ._coverage import CancellationCoverage
+from ._exploration import Exploration
+from ._explore import ScenarioError, explore
+from ._findings import CheckFailed
+from ._plan import ReplayError
+from ._report import CancellationBug, Failure, Report
 
 __all__ = [
     "COMMS_RULES",
+    "CancellationBug",
+    "CancellationCoverage",
+    "CheckFailed",
     "ConformanceBench",
     "ConformanceError",
-    "Sweep",
-    "SweepFailed",
-    "SweepFailure",
-    "SweepReport",
-    "cancel_at_every_event",
+    "Exploration",
+    "Failure",
+    "ReplayError",
+    "Report",
+    "ScenarioError",
     "check_comms_runtime",
+    "explore",
 ]

@@ -1,49 +1,62 @@
 """The one file that touches private names of Trio: what the kit needs of its inside to control and read a run.
 
 Every private name in use stands in `_NEEDED`; `require_internals` says which of them a Trio version lacks. Decides
-nothing: it looks, orders a batch, and puts back what it replaced.
+nothing: it runs, looks, orders a batch, and puts back what it replaced.
 """
 
 from __future__ import annotations
 
+import contextvars
 import ctypes
 import importlib
-import random
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from trio.lowlevel import Task
 
 __all__ = [
-    "Order",
+    "Batcher",
+    "OutsideWorld",
     "UnsupportedTrioError",
     "controlled_schedule",
-    "generator_for",
     "is_being_cancelled",
+    "is_closed_channel",
     "is_over",
     "is_reached",
     "keep_alive_for_ever",
+    "patched",
+    "pending_callbacks",
+    "put_back",
     "require_internals",
+    "run_isolated",
     "scopes_of",
+    "scopes_with_deadlines",
+    "suspended_generators",
+    "tied_scopes",
     "waits_for_idle",
 ]
 
-Order: TypeAlias = Literal["oldest", "newest"] | int
-"""Which of the runnable tasks goes first: the one spawned first, the one spawned last, or as a seed decides."""
-
 _RUN: Final[Any] = importlib.import_module("trio._core._run")
+_ENTRY_QUEUE: Final[Any] = importlib.import_module("trio._core._entry_queue")
+_INSTRUMENTATION: Final[Any] = importlib.import_module("trio._core._instrumentation")
+_KI: Final[Any] = importlib.import_module("trio._core._ki")
 _SCHEDULE: Final = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r")
-_NEEDED: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
-    ("", (*_SCHEDULE, "GLOBAL_RUN_CONTEXT")),
-    ("Runner", ("waiting_for_idle",)),
-    ("Task", ("_cancel_status", "_next_send")),
-    ("CancelStatus", ("_scope", "_parent")),
-    ("CancelScope", ("_cancel_status", "_has_been_entered")),
+_NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
+    (_RUN, (*_SCHEDULE, "GLOBAL_RUN_CONTEXT", "unrolled_run", "Runner", "CancelStatus", "NurseryManager")),
+    (_RUN.Runner, ("waiting_for_idle", "runq", "deadlines", "asyncgens", "entry_queue", "task_exited")),
+    (_RUN.Task, ("_cancel_status", "_next_send")),
+    (_RUN.CancelStatus, ("_scope", "_parent")),
+    (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close")),
+    (_RUN.Deadlines, ("_heap",)),
+    (_ENTRY_QUEUE, ("EntryQueue",)),
+    (_INSTRUMENTATION, ("Instruments",)),
+    (_KI, ("KIManager",)),
+    (trio.MemorySendChannel, ("_closed",)),
 )
 
 
@@ -51,65 +64,194 @@ class UnsupportedTrioError(RuntimeError):
     """This version of Trio lacks the names through which a run is controlled."""
 
 
-def require_internals(needed: Iterable[tuple[str, Iterable[str]]] = _NEEDED) -> None:
+def require_internals(needed: Iterable[tuple[Any, Iterable[str]]] = _NEEDED) -> None:
     """Refuse a Trio whose inside is not the known one.
 
     Raises:
         UnsupportedTrioError: naming what is missing.
     """
-    for owner, names in needed:
-        holder = getattr(_RUN, owner, None) if owner else _RUN
+    for holder, names in needed:
         known = getattr(holder, "__annotations__", ())
         missing = [name for name in names if not hasattr(holder, name) and name not in known]
         if missing:
-            place = f"trio._core._run.{owner}".rstrip(".")
+            place = getattr(holder, "__qualname__", holder.__name__)
             raise UnsupportedTrioError(
                 f"Trio {trio.__version__} does not let its runs be controlled: {place} lacks {', '.join(missing)};"
                 " use a release of Trio or of this package that knows the other"
             )
 
 
-class _Straight(random.Random):
-    """Oldest or newest first. Trio hands over the batch by age and takes tasks from its end."""
-
-    def __init__(self, *, oldest_first: bool) -> None:
-        super().__init__(0)
-        self._oldest_first = oldest_first
-
-    def shuffle(self, x: Any) -> None:
-        if self._oldest_first:
-            x.reverse()
+# --- a run without the outside world ---------------------------------------------------------------
 
 
-def generator_for(order: Order) -> random.Random:
-    """What `controlled_schedule` has to be given for an order."""
-    if isinstance(order, int):
-        return random.Random(order)  # noqa: S311 - an order, no secret
-    return _Straight(oldest_first=order == "oldest")
+class OutsideWorldError(RuntimeError):
+    """A scenario reached for real I/O, which can be neither ordered nor repeated."""
+
+
+@final
+class OutsideWorld:
+    """Stands in for Trio's I/O and its wake-up socket: nothing ever comes from outside, and reaching out is noted."""
+
+    def __init__(self) -> None:
+        self.touched: str | None = None
+        """What the run used of the outside world, in words; None if nothing."""
+        self._thread = threading.get_ident()
+        self._sleeper: Task | None = None
+        self._woken = False
+
+    # What Trio asks of its I/O manager.
+
+    def statistics(self) -> object:
+        return self
+
+    def close(self) -> None:
+        pass
+
+    def force_wakeup(self) -> None:
+        pass
+
+    def get_events(self, timeout: float) -> tuple[()]:  # noqa: ARG002
+        return ()
+
+    def process_events(self, events: object) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        async def refuse(*_: object) -> None:  # noqa: RUF029
+            raise self.refused(f"real I/O ({name})")
+
+        return refuse if name.startswith("wait_") else lambda *_: refuse().send(None)
+
+    def refused(self, what: str) -> OutsideWorldError:
+        self.touched = self.touched or what
+        return OutsideWorldError(f"an explored scenario must not use {what}: replace it by a fake")
+
+    # What its entry queue asks of a wake-up socket.
+
+    def wakeup_thread_and_signal_safe(self) -> None:
+        if threading.get_ident() != self._thread:
+            self.touched = self.touched or "threads"
+            return
+        self._woken = True
+        if self._sleeper is not None:
+            sleeper, self._sleeper = self._sleeper, None
+            trio.lowlevel.reschedule(sleeper)
+
+    async def wait_woken(self) -> None:
+        if not self._woken:
+            self._sleeper = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._forget)
+        self._woken = False
+
+    def _forget(self, _: object) -> trio.lowlevel.Abort:
+        self._sleeper = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+def run_isolated(
+    async_fn: Callable[[], Awaitable[object]],
+    *,
+    clock: trio.abc.Clock,
+    instrument: trio.abc.Instrument,
+    world: OutsideWorld,
+) -> None:
+    """As `trio.run`, without sockets, signal handlers and epoll: twice as fast, and nothing can come from outside.
+
+    Raises:
+        trio.TrioInternalError: Trio's run loop broke.
+    """
+    runner = _RUN.Runner(
+        clock=clock,
+        instruments=_INSTRUMENTATION.Instruments((instrument,)),
+        io_manager=world,
+        system_context=contextvars.copy_context(),
+        ki_manager=_KI.KIManager(),
+        strict_exception_groups=True,
+        entry_queue=_ENTRY_QUEUE.EntryQueue(wakeup=world),
+    )
+    runner.asyncgens.install_hooks(runner)
+    _RUN.GLOBAL_RUN_CONTEXT.runner = runner
+    loop = _RUN.unrolled_run(runner, async_fn, (), host_uses_signal_set_wakeup_fd=True)
+    send = loop.send
+    try:
+        send(None)
+        while True:
+            send(())
+    except StopIteration:
+        runner.main_task_outcome.unwrap()
+
+
+# --- the schedule ----------------------------------------------------------------------------------
+
+
+class Batcher(Protocol):
+    """What stands in for Trio's random generator."""
+
+    def shuffle(self, batch: list[Task]) -> None:
+        """Order a batch that comes by age; Trio takes tasks from its end."""
+
+    def random(self) -> float:
+        """Return a number in [0, 1)."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a number between both."""
 
 
 @contextmanager
-def controlled_schedule(order: random.Random | Any) -> Iterator[None]:
-    """Let ``order`` decide in which order the runnable tasks of a tick run: its ``shuffle`` gets them oldest first.
-
-    Trio takes them from the end. What was there before is put back at the end of the block. Holds for every run of
-    this process, so only one thread may do this at a time.
-
-    Raises:
-        UnsupportedTrioError: this version of Trio does not have what is needed.
-    """
-    require_internals([("", _SCHEDULE)])
+def controlled_schedule(batcher: Batcher) -> Iterator[None]:
+    """Let a batcher order what Trio runs next, for the length of the block."""
     before = _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r
-    _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r = True, order
+    _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r = True, batcher
     try:
         yield
     finally:
         _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r = before
 
 
+def put_back(tasks: Sequence[Task]) -> None:
+    """Leave tasks that were about to run for the next batch."""
+    _RUN.GLOBAL_RUN_CONTEXT.runner.runq.extend(tasks)
+
+
+def tied_scopes() -> list[trio.CancelScope]:
+    """Return the scopes whose deadline is the next one, in no particular order."""
+    deadlines: Any = _RUN.GLOBAL_RUN_CONTEXT.runner.deadlines
+    first = deadlines.next_deadline()
+    return list({scope for deadline, _, scope in deadlines._heap if deadline == first == scope._registered_deadline})
+
+
+def scopes_with_deadlines(until: float) -> list[tuple[float, trio.CancelScope]]:
+    """Return the living scopes whose deadline is at most ``until``, with their deadlines, in no particular order."""
+    deadlines: Any = _RUN.GLOBAL_RUN_CONTEXT.runner.deadlines
+    found = {
+        (deadline, scope)
+        for deadline, _, scope in deadlines._heap
+        if deadline == scope._registered_deadline and deadline <= until
+    }
+    return list(found)
+
+
 def waits_for_idle() -> bool:
     """Whether somebody is in `trio.testing.wait_all_tasks_blocked`, which Trio wakes before a clock may jump."""
     return bool(_RUN.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle)
+
+
+def pending_callbacks() -> int:
+    """Return how many callbacks wait to be called by Trio's loop."""
+    size: int = _RUN.GLOBAL_RUN_CONTEXT.runner.entry_queue.size()
+    return size
+
+
+def suspended_generators() -> list[str]:
+    """Name the async generators that were begun and neither exhausted nor closed."""
+    alive = _RUN.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive
+    return sorted(agen.__qualname__ for agen in alive if agen.ag_frame is not None)
+
+
+# --- reading scopes and tasks ----------------------------------------------------------------------
 
 
 def is_over(scope: trio.CancelScope) -> bool:
@@ -143,6 +285,12 @@ def is_being_cancelled(task: Task) -> bool:
     return isinstance(getattr(private._next_send, "error", None), trio.Cancelled)
 
 
+def is_closed_channel(channel: object) -> bool:
+    """Whether this clone of a memory channel is closed."""
+    private: Any = channel
+    return bool(private._closed)
+
+
 def keep_alive_for_ever(tasks: Iterable[Task]) -> None:
     """Never let the coroutines of these tasks be collected, not even when the interpreter ends.
 
@@ -151,3 +299,57 @@ def keep_alive_for_ever(tasks: Iterable[Task]) -> None:
     """
     for task in tasks:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(task.coro))
+
+
+# --- listening in ----------------------------------------------------------------------------------
+
+EnterHook = Callable[[trio.CancelScope], None]
+CloseHook = Callable[[trio.CancelScope, BaseException | None, BaseException | None], None]
+ExitHook = Callable[["Task", BaseException | None], None]
+
+
+@contextmanager
+def patched(
+    *,
+    entered: EnterHook,
+    cancelled: EnterHook,
+    closed: CloseHook,
+    exited: ExitHook,
+) -> Iterator[None]:
+    """Call back when any scope is entered, cancelled by code, or closed, and when any task has ended.
+
+    ``closed`` is given what arrived at the scope and what went on from there; ``exited`` what the task raised.
+    """
+    scope, runner = _RUN.CancelScope, _RUN.Runner
+    real_enter, real_cancel, real_close, real_exited = scope.__enter__, scope.cancel, scope._close, runner.task_exited
+
+    def __enter__(self: Any) -> Any:  # noqa: N807
+        result = real_enter(self)
+        entered(self)
+        return result
+
+    def cancel(self: Any, reason: str | None = None) -> None:
+        cancelled(self)
+        real_cancel(self, reason)
+
+    def close(self: Any, exc: BaseException | None) -> BaseException | None:
+        left: BaseException | None = real_close(self, exc)
+        closed(self, exc, left)
+        return left
+
+    def task_exited(self: Any, task: Task, outcome: Any) -> None:
+        exited(task, getattr(outcome, "error", None))
+        real_exited(self, task, outcome)
+
+    for wrapper in (__enter__, cancel, close, task_exited):
+        trio.lowlevel.enable_ki_protection(wrapper)
+    scope.__enter__, scope.cancel, scope._close, runner.task_exited = __enter__, cancel, close, task_exited
+    try:
+        yield
+    finally:
+        scope.__enter__, scope.cancel, scope._close, runner.task_exited = (
+            real_enter,
+            real_cancel,
+            real_close,
+            real_exited,
+        )

@@ -1,0 +1,239 @@
+"""What a scenario leaves behind: permits that are not back, channels and resources that are not closed, generators.
+
+Whether something is left behind by mistake can hardly be told from one run: a semaphore may be a signal, a channel may
+be meant for the collector. So what an uncancelled run leaves behind too is never held against a cancelled one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from types import CodeType
+from typing import Any, Final, final
+
+import trio
+
+from ._findings import Finding
+from ._parked import caller_frame, short
+from ._trio_internals import is_closed_channel, suspended_generators
+
+__all__ = ["Resources", "tracking"]
+
+_GENERATOR_WARNING: Final = "Async generator "
+
+
+@final
+class Resources:
+    """What one run has made that ought to be given back."""
+
+    def __init__(self, own_code: CodeType | None, exempt: frozenset[str]) -> None:
+        self._own_code = own_code
+        self._exempt = exempt
+        self._made: list[tuple[str, Any, str, bool]] = []
+        self._closed: set[int] = set()
+        self._acquirers: dict[int, set[object]] = {}
+        self._signals: set[int] = set()
+        self._initial: dict[int, int] = {}
+        self.collected_generators: set[str] = set()
+
+    def made(self, kind: str, thing: object) -> None:
+        """Note that something was made, and where."""
+        frame = caller_frame(3)
+        if frame is None:
+            return
+        code = frame.f_code
+        own = self._own_code
+        by_scenario = own is not None and (code is own or code.co_qualname.startswith(own.co_qualname + ".<locals>"))
+        self._made.append((kind, thing, f"{short(code.co_filename)}:{frame.f_lineno}", by_scenario))
+        if kind == "semaphore":
+            self._initial[id(thing)] = thing.value  # type: ignore[attr-defined]
+
+    def closed(self, thing: object) -> None:
+        """Note that a resource's `aclose` was called."""
+        self._closed.add(id(thing))
+
+    def acquired(self, semaphore: object) -> None:
+        """Note who has a permit of a semaphore."""
+        self._acquirers.setdefault(id(semaphore), set()).add(trio.lowlevel.current_task())
+
+    def released(self, semaphore: object) -> None:
+        """Note that a permit is given back, perhaps by somebody who never had one: then it is a signal."""
+        if trio.lowlevel.current_task() not in self._acquirers.get(id(semaphore), ()):
+            self._signals.add(id(semaphore))
+
+    def left(self, *, cut: bool) -> list[tuple[str, Finding]]:
+        """Return what is left behind, each with a key that is the same in every run.
+
+        Args:
+            cut: whether the scenario's own code was cut short, so that what it made itself proves nothing.
+        """
+        found: dict[str, Finding] = {}
+        for kind, thing, site, by_scenario in self._made:
+            if cut and by_scenario:
+                continue
+            verdict = self._verdict(kind, thing)
+            if verdict is not None:
+                name, text = verdict
+                key = f"{name} {site}"
+                if key not in self._exempt:
+                    found.setdefault(key, Finding(kind=name, message=f"{text}, made at {site}"))
+        for name in (*suspended_generators(), *sorted(self.collected_generators)):
+            key = f"leaked generator {name}"
+            if key not in self._exempt:
+                found.setdefault(
+                    key,
+                    Finding(
+                        kind="leaked generator",
+                        message=f"async generator {name} was left suspended: its clean-up runs whenever it is collected;"
+                        " iterate over it inside `async with aclosing(...)`",
+                    ),
+                )
+        return list(found.items())
+
+    @property
+    def signals(self) -> Iterator[str]:
+        """The keys of the semaphores that were used as signals."""
+        for kind, thing, site, _ in self._made:
+            if kind == "semaphore" and id(thing) in self._signals:
+                yield f"leaked semaphore {site}"
+
+    def _verdict(self, kind: str, thing: Any) -> tuple[str, str] | None:
+        match kind:
+            case "lock":
+                return ("leaked lock", f"a {type(thing).__name__} is still held") if thing.locked() else None
+            case "limiter":
+                count = thing.borrowed_tokens
+                return ("leaked limiter", f"{count} tokens of a CapacityLimiter are not back") if count else None
+            case "semaphore":
+                first = self._initial[id(thing)]
+                if thing.value == first:
+                    return None
+                what = "too few" if thing.value < first else "too many"
+                return "leaked semaphore", f"{what} permits: a Semaphore of {first} ends with {thing.value}"
+            case "channel":
+                return None if is_closed_channel(thing) else ("open channel", f"a {type(thing).__name__} is still open")
+            case _:
+                name = type(thing).__qualname__
+                return None if id(thing) in self._closed else ("unclosed resource", f"a {name} was never closed")
+
+
+@contextmanager
+def tracking(current: Callable[[], Resources | None]) -> Iterator[Callable[[], None]]:
+    """Note what Trio's and the scenario's classes make, for the length of the block.
+
+    Yields a function that has to be called before each run: it looks for resource classes that are new.
+    """
+
+    def register(kind: str) -> Callable[[object], None]:
+        def note(thing: object) -> None:
+            resources = current()
+            if resources is not None:
+                resources.made(kind, thing)
+
+        return note
+
+    with ExitStack() as stack:
+        for kind, cls in (
+            ("lock", trio.Lock),
+            ("lock", trio.StrictFIFOLock),
+            ("limiter", trio.CapacityLimiter),
+            ("semaphore", trio.Semaphore),
+        ):
+            _after(stack, cls, "__init__", register(kind))
+        for channel in (trio.MemorySendChannel, trio.MemoryReceiveChannel):
+            _after(stack, channel, "__attrs_post_init__", register("channel"))
+        _watch_permits(stack, current)
+        _watch_generators(stack, current)
+        watched: set[type] = set()
+
+        def watch_new_resource_classes() -> None:
+            todo: list[type] = [trio.abc.AsyncResource]
+            while todo:
+                cls = todo.pop()
+                todo += cls.__subclasses__()
+                if cls not in watched and not cls.__module__.startswith("trio"):
+                    watched.add(cls)
+                    _watch_resource(stack, cls, current)
+
+        yield watch_new_resource_classes
+
+
+def _replace(stack: ExitStack, cls: Any, name: str, function: Any) -> None:
+    inherited = name not in cls.__dict__
+    before = getattr(cls, name)
+    setattr(cls, name, function)
+    stack.callback((lambda: delattr(cls, name)) if inherited else (lambda: setattr(cls, name, before)))
+
+
+def _after(stack: ExitStack, cls: Any, name: str, note: Callable[[object], None]) -> None:
+    real = getattr(cls, name)
+
+    def made(self: Any, *args: Any, **kwargs: Any) -> None:
+        real(self, *args, **kwargs)
+        note(self)
+
+    _replace(stack, cls, name, made)
+
+
+def _watch_permits(stack: ExitStack, current: Callable[[], Resources | None]) -> None:
+    semaphore: Any = trio.Semaphore
+    acquire, acquire_nowait, release = semaphore.acquire, semaphore.acquire_nowait, semaphore.release
+
+    def acquired(self: object) -> None:
+        resources = current()
+        if resources is not None:
+            resources.acquired(self)
+
+    async def watched_acquire(self: Any) -> None:
+        await acquire(self)
+        acquired(self)
+
+    def watched_acquire_nowait(self: Any) -> None:
+        acquire_nowait(self)
+        acquired(self)
+
+    def watched_release(self: Any) -> None:
+        resources = current()
+        if resources is not None:
+            resources.released(self)
+        release(self)
+
+    _replace(stack, semaphore, "acquire", watched_acquire)
+    _replace(stack, semaphore, "acquire_nowait", watched_acquire_nowait)
+    _replace(stack, semaphore, "release", watched_release)
+
+
+def _watch_resource(stack: ExitStack, cls: Any, current: Callable[[], Resources | None]) -> None:
+    init, aclose = cls.__init__, cls.aclose
+
+    def watched_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        resources = current()
+        if resources is not None and type(self) is cls:
+            resources.made("resource", self)
+
+    def watched_aclose(self: Any, *args: Any, **kwargs: Any) -> Any:
+        resources = current()
+        if resources is not None:
+            resources.closed(self)
+        return aclose(self, *args, **kwargs)
+
+    _replace(stack, cls, "__init__", watched_init)
+    _replace(stack, cls, "aclose", watched_aclose)
+
+
+def _watch_generators(stack: ExitStack, current: Callable[[], Resources | None]) -> None:
+    stack.enter_context(warnings.catch_warnings())
+    warnings.filterwarnings("always", message=_GENERATOR_WARNING, category=ResourceWarning)
+    show = warnings.showwarning
+
+    def note(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+        resources = current()
+        text = str(message)
+        if resources is not None and text.startswith(_GENERATOR_WARNING):
+            resources.collected_generators.add(text.removeprefix(_GENERATOR_WARNING).split("'")[1])
+        else:
+            show(message, *args, **kwargs)
+
+    warnings.showwarning = note
