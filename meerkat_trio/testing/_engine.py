@@ -5,21 +5,22 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 from attrs import frozen
 
-from ._controlled_run import ControlledRun, Point, RunSettings, Scenario, TracedRun
+from ._controlled_run import ControlledRun, RunSettings, Scenario
 from ._findings import Finding
 from ._plan import Plan, Strike
+from ._traced_run import Point, TracedRun
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-__all__ = ["Engine", "Job", "LocalEngine", "Outcome", "Survey", "boiled_down", "open_workers"]
+__all__ = ["Engine", "Job", "LocalEngine", "Outcome", "Survey", "open_workers"]
 
 _CHUNK: Final = 24
 
@@ -56,19 +57,19 @@ class Outcome:
 
     plan: Plan
     """Its plan, with the victims that were really cancelled."""
-    finding: Finding | None
+    finding: Finding | None = None
     """What is wrong with it, without the exception itself, which may hold anything."""
     events: int
     """How many events it had."""
     missed: int
     """Cancellations whose victim was not there."""
-    touched: str | None
+    touched: str | None = None
     """What of the outside world it used."""
-    strikes: frozenset[tuple[str, str]]
+    strikes: frozenset[tuple[str, str]] = frozenset()
     """Where a Cancelled was raised for whom, if this engine has not said so before."""
-    struck_lines: frozenset[tuple[str, int]]
+    struck_lines: frozenset[tuple[str, int]] = frozenset()
     """The await lines through which one came, likewise."""
-    reached_lines: frozenset[tuple[str, int]]
+    reached_lines: frozenset[tuple[str, int]] = frozenset()
     """The await lines that were reached, likewise; traced runs only."""
     survey: Survey | None = None
     """For the search."""
@@ -90,17 +91,15 @@ class Engine(Protocol):
 class LocalEngine:
     """Makes runs in this process. Must be used inside `listening`."""
 
-    def __init__(self, scenario: Scenario, settings: RunSettings, prepare: Callable[[], None]) -> None:
+    def __init__(self, scenario: Scenario, settings: RunSettings) -> None:
         self.settings = settings
         self._scenario = scenario
-        self._prepare = prepare
         self._strikes: set[tuple[str, str]] = set()
         self._struck_lines: set[tuple[str, int]] = set()
         self._reached_lines: set[tuple[str, int]] = set()
 
     def make(self, plan: Plan, *, traced: bool = False) -> ControlledRun:
         """Make one run."""
-        self._prepare()
         run = (TracedRun if traced else ControlledRun)(plan, self.settings, self._scenario)
         run.execute()
         if run.atomic_cuts and not run.findings:
@@ -140,6 +139,8 @@ class LocalEngine:
     def outcome(self, run: ControlledRun) -> Outcome:
         """Boil a run down."""
         finding = run.finding
+        if finding is None and not isinstance(run, TracedRun) and not run.watch.strikes and run.world.touched is None:
+            return Outcome(plan=run.plan, events=run.events, missed=run.missed)
         survey, reached = None, frozenset[tuple[str, int]]()
         if isinstance(run, TracedRun):
             reached = frozenset(run.reached_lines - self._reached_lines)
@@ -148,7 +149,7 @@ class LocalEngine:
                 points=tuple(run.points),
                 decisions=tuple(run.scheduler.decisions),
                 choices=tuple(run.choices),
-                ties=tuple(run.ties),
+                ties=tuple(run.time.ties),
                 ticks=tuple(run.scheduler.ticks),
             )
         strikes = frozenset(run.watch.strikes - self._strikes) if run.watch.strikes else frozenset()

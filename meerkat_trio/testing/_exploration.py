@@ -11,6 +11,7 @@ import trio
 from ._findings import CheckFailed, Finding
 from ._parked import caller
 from ._plan import require_name
+from ._victims import Victims
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,12 +24,12 @@ T = TypeVar("T")
 class Run(Protocol):
     """What an `Exploration` needs of its run."""
 
+    victims: Victims
     struck: list[tuple[int, str]]
     atomics: dict[int, tuple[object, object]]
     atomic_cuts: list[tuple[int, object, object, str]]
 
     def publish(self, name: str, scope: trio.CancelScope) -> None: ...
-    def numbered(self, site: str) -> str: ...
     def choose(self, options: int) -> int: ...
     def expect(self, predicate: Callable[[], object], within: float | None, text: str) -> None: ...
     def log(self, text: str) -> None: ...
@@ -66,7 +67,7 @@ class Exploration:
             ValueError: the name has spaces, ``;`` or ``@``.
         """
         scope = trio.CancelScope() if scope is None else scope
-        self._run.publish(self._run.numbered(caller()) if name is None else require_name(name), scope)
+        self._run.publish(self._run.victims.numbered(caller()) if name is None else require_name(name), scope)
         return scope
 
     @overload
@@ -127,7 +128,7 @@ class Exploration:
         number = self._atomics = self._atomics + 1
         site = caller()
         before = copy.deepcopy(state())
-        with self.victim(name=self._run.numbered(site)) as scope:
+        with self.victim(name=self._run.victims.numbered(site)) as scope:
             await op()
         after = copy.deepcopy(state())
         if scope.cancelled_caught:
@@ -148,7 +149,7 @@ class Exploration:
         **Cancellation:** of the caller: passed on to ``op``, nothing is checked.
         """
         site = caller()
-        with self.victim(name=self._run.numbered(site)) as scope:
+        with self.victim(name=self._run.victims.numbered(site)) as scope:
             await op()
         if scope.cancelled_caught:
             with trio.move_on_after(within) as second:

@@ -14,7 +14,7 @@ import attrs
 import trio
 from attrs import frozen
 
-from ._controlled_run import RunSettings, Scenario, TracedRun, listening
+from ._controlled_run import RunSettings, Scenario, listening
 from ._coverage import measure, source_files
 from ._engine import Engine, LocalEngine, Outcome, Survey, open_workers
 from ._findings import Finding
@@ -23,12 +23,14 @@ from ._report import Failure, Report
 from ._search import Search, Tally
 from ._shrink import Shrinker
 from ._trace import difference, first_difference, hash_of
+from ._traced_run import TracedRun
 from ._trio_internals import require_internals
 
 __all__ = ["Progress", "ScenarioError", "explore"]
 
 _DEFAULT_BUDGET: Final = 10.0
 _PLAIN_RUNS: Final = 200
+_MAX_STEPS: Final = 100_000
 _BASES: Final[tuple[Order, ...]] = ("oldest", "newest")
 
 Progress: TypeAlias = Callable[[int, float], object]
@@ -47,6 +49,7 @@ class _Bounds:
     adversarial: bool
     seed: int
     effort: float
+    max_steps_given: bool
 
 
 def explore(
@@ -58,7 +61,7 @@ def explore(
     victims: Literal["declared", "all"] = "declared",
     seed: int = 0,
     workers: int = 1,
-    max_steps: int = 100_000,
+    max_steps: int | None = None,
     max_failures: int = 1,
     dies_within: float | None = None,
     jitter: float = 0.0,
@@ -82,7 +85,7 @@ def explore(
             scopes that the scenario's own code cancels. ``all``: every scope; what only this finds is hypothetical.
         seed: of the random tiers.
         workers: processes; with ``runs``, or when everything was tried, the report is the same for any number of them.
-        max_steps: task steps a run may take.
+        max_steps: task steps a run may take; unless given, 20 times what an uncancelled run takes, and 2,000 more.
         max_failures: different failures after which to stop.
         dies_within: virtual seconds a victim may take from its cancellation to its end; None allows any time.
         jitter: timers at most so many virtual seconds apart may swap.
@@ -119,11 +122,11 @@ def explore(
         raise ValueError(f"victims: declared or all is needed, not {victims!r}")
     planned = None if replay is None else parse_replay(replay)
     settings = RunSettings(
-        max_steps=max_steps,
+        max_steps=_MAX_STEPS if max_steps is None else max_steps,
         dies_within=dies_within,
         jitter=jitter,
         automatic=victims == "all",
-        all_scopes=victims == "all",
+        every_scope=victims == "all",
     )
     bounds = _Bounds(
         budget=_DEFAULT_BUDGET if budget is None else budget,
@@ -131,10 +134,11 @@ def explore(
         max_failures=max_failures,
         adversarial=mode == "adversarial",
         seed=seed,
+        max_steps_given=max_steps is not None,
         effort=1.0 if budget is None else max(1.0, budget / _DEFAULT_BUDGET),
     )
-    with listening() as prepare:
-        work = _Work(scenario, LocalEngine(scenario, settings, prepare), bounds, source, on_progress)
+    with listening():
+        work = _Work(scenario, LocalEngine(scenario, settings), bounds, source, on_progress)
         if planned is not None:
             work.replay(*planned)
         else:
@@ -197,28 +201,32 @@ class _Work:
         settings = attrs.evolve(self._engine.settings, learning=True)
         self._engine.settings = settings
         base = self._repeatable(Plan())
-        if base.finding is None and not base.victims and not settings.automatic:
+        if base.finding is None and not base.victims.scopes and not settings.automatic:
             self._engine.settings = settings = attrs.evolve(settings, automatic=True)
             base = self._repeatable(Plan())
-        if base.finding is None and base.sites:
-            self._engine.settings = attrs.evolve(settings, sites=frozenset(base.sites))
+        if base.finding is None and base.victims.late_sites:
+            self._engine.settings = attrs.evolve(settings, sites=frozenset(base.victims.late_sites))
             base = self._repeatable(Plan())
         settled = [base]
-        for order in _BASES[1:]:
-            settled.append(self._repeatable(Plan(order=order)))
+        settled += [self._repeatable(Plan(order=order)) for order in _BASES[1:]]
         passing = [run for run in settled if run.finding is None]
         self._engine.settings = attrs.evolve(
             self._engine.settings,
             learning=False,
+            max_steps=self._max_steps(settled),
             exempt=frozenset().union(*(run.left for run in passing)),
             escapes=frozenset().union(*(run.watch.escapes for run in passing)),
         )
         for run in settled:
-            self._victims |= run.victims.keys()
+            self._victims |= run.victims.scopes.keys()
             self._notice(self._engine.outcome(run))
             if run.finding is not None:
                 self._judge(run.plan, run.finding)
         return passing
+
+    def _max_steps(self, settled: list[TracedRun]) -> int:
+        limit = self._engine.settings.max_steps
+        return limit if self._bounds.max_steps_given else min(limit, 2_000 + 20 * max(run.steps for run in settled))
 
     def _repeatable(self, plan: Plan) -> TracedRun:
         first, second = self._engine.trace(plan), self._engine.trace(plan)

@@ -17,9 +17,11 @@ import trio
 from ._findings import Finding
 from ._parked import caller_frame, short
 from ._trio_internals import is_closed_channel, suspended_generators
+from ._victims import is_code_of
 
 __all__ = ["Resources", "tracking"]
 
+_CLOSABLE: Final = ("channel", "resource")
 _GENERATOR_WARNING: Final = "Async generator "
 
 
@@ -32,6 +34,7 @@ class Resources:
         self._exempt = exempt
         self._made: list[tuple[str, Any, str, bool]] = []
         self._closed: set[int] = set()
+        self._closed_by_scenario: set[int] = set()
         self._acquirers: dict[int, set[object]] = {}
         self._signals: set[int] = set()
         self._initial: dict[int, int] = {}
@@ -42,15 +45,16 @@ class Resources:
         frame = caller_frame(3)
         if frame is None:
             return
-        code = frame.f_code
-        own = self._own_code
-        by_scenario = own is not None and (code is own or code.co_qualname.startswith(own.co_qualname + ".<locals>"))
-        self._made.append((kind, thing, f"{short(code.co_filename)}:{frame.f_lineno}", by_scenario))
+        site = f"{short(frame.f_code.co_filename)}:{frame.f_lineno}"
+        self._made.append((kind, thing, site, is_code_of(self._own_code, frame.f_code)))
         if kind == "semaphore":
             self._initial[id(thing)] = thing.value  # type: ignore[attr-defined]
 
     def closed(self, thing: object) -> None:
-        """Note that a resource's `aclose` was called."""
+        """Note that a channel or resource is closed, and by whom."""
+        frame = caller_frame(3)
+        if frame is not None and is_code_of(self._own_code, frame.f_code):
+            self._closed_by_scenario.add(id(thing))
         self._closed.add(id(thing))
 
     def acquired(self, semaphore: object) -> None:
@@ -66,11 +70,12 @@ class Resources:
         """Return what is left behind, each with a key that is the same in every run.
 
         Args:
-            cut: whether the scenario's own code was cut short, so that what it made itself proves nothing.
+            cut: whether the scenario's own code was cut short, so that what it would have given back itself proves
+                nothing.
         """
         found: dict[str, Finding] = {}
         for kind, thing, site, by_scenario in self._made:
-            if cut and by_scenario:
+            if cut and (f"scenario closes {site}" in self._exempt if kind in _CLOSABLE else by_scenario):
                 continue
             verdict = self._verdict(kind, thing)
             if verdict is not None:
@@ -85,18 +90,20 @@ class Resources:
                     key,
                     Finding(
                         kind="leaked generator",
-                        message=f"async generator {name} was left suspended: its clean-up runs whenever it is collected;"
-                        " iterate over it inside `async with aclosing(...)`",
+                        message=f"async generator {name} was left suspended: its clean-up runs when it is collected,"
+                        " whenever that is; iterate over it inside `async with aclosing(...)`",
                     ),
                 )
         return list(found.items())
 
     @property
-    def signals(self) -> Iterator[str]:
-        """The keys of the semaphores that were used as signals."""
+    def exceptions(self) -> Iterator[str]:
+        """Keys of what this run shows to be no leak: semaphores used as signals, what the scenario itself closes."""
         for kind, thing, site, _ in self._made:
             if kind == "semaphore" and id(thing) in self._signals:
                 yield f"leaked semaphore {site}"
+            if id(thing) in self._closed_by_scenario:
+                yield f"scenario closes {site}"
 
     def _verdict(self, kind: str, thing: Any) -> tuple[str, str] | None:
         match kind:
@@ -119,11 +126,8 @@ class Resources:
 
 
 @contextmanager
-def tracking(current: Callable[[], Resources | None]) -> Iterator[Callable[[], None]]:
-    """Note what Trio's and the scenario's classes make, for the length of the block.
-
-    Yields a function that has to be called before each run: it looks for resource classes that are new.
-    """
+def tracking(current: Callable[[], Resources | None]) -> Iterator[None]:
+    """Note what Trio's and the scenario's classes make, for the length of the block."""
 
     def register(kind: str) -> Callable[[object], None]:
         def note(thing: object) -> None:
@@ -143,20 +147,35 @@ def tracking(current: Callable[[], Resources | None]) -> Iterator[Callable[[], N
             _after(stack, cls, "__init__", register(kind))
         for channel in (trio.MemorySendChannel, trio.MemoryReceiveChannel):
             _after(stack, channel, "__attrs_post_init__", register("channel"))
+            _watch_close(stack, channel, current)
         _watch_permits(stack, current)
         _watch_generators(stack, current)
-        watched: set[type] = set()
+        _watch_resource_classes(stack, current)
+        yield
 
-        def watch_new_resource_classes() -> None:
-            todo: list[type] = [trio.abc.AsyncResource]
-            while todo:
-                cls = todo.pop()
-                todo += cls.__subclasses__()
-                if cls not in watched and not cls.__module__.startswith("trio"):
-                    watched.add(cls)
-                    _watch_resource(stack, cls, current)
 
-        yield watch_new_resource_classes
+def _watch_resource_classes(stack: ExitStack, current: Callable[[], Resources | None]) -> None:
+    base: Any = trio.abc.AsyncResource
+    watched: set[type] = set()
+
+    def watch(cls: type) -> None:
+        if cls not in watched and not cls.__module__.startswith("trio."):
+            watched.add(cls)
+            _watch_resource(stack, cls, current)
+
+    todo: list[type] = base.__subclasses__()
+    while todo:
+        cls = todo.pop()
+        todo += cls.__subclasses__()
+        watch(cls)
+    real_hook = base.__init_subclass__
+
+    def init_subclass(cls: type, /, **kwargs: Any) -> None:
+        real_hook(**kwargs)
+        watch(cls)
+
+    # Classes may also be made inside a run.
+    _replace(stack, base, "__init_subclass__", classmethod(init_subclass))
 
 
 def _replace(stack: ExitStack, cls: Any, name: str, function: Any) -> None:
@@ -202,6 +221,18 @@ def _watch_permits(stack: ExitStack, current: Callable[[], Resources | None]) ->
     _replace(stack, semaphore, "acquire", watched_acquire)
     _replace(stack, semaphore, "acquire_nowait", watched_acquire_nowait)
     _replace(stack, semaphore, "release", watched_release)
+
+
+def _watch_close(stack: ExitStack, channel: Any, current: Callable[[], Resources | None]) -> None:
+    close = channel.close
+
+    def watched_close(self: Any) -> None:
+        resources = current()
+        if resources is not None:
+            resources.closed(self)
+        close(self)
+
+    _replace(stack, channel, "close", watched_close)
 
 
 def _watch_resource(stack: ExitStack, cls: Any, current: Callable[[], Resources | None]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._findings import Finding
-from ._parked import short, stack, where
+from ._parked import short, stack
 from ._trio_internals import is_reached, scopes_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class _Struck:
         self.name = name
         self.time = time
         self.felt_by: dict[Task, str] = {}
+        self.raised: dict[Task, list[BaseException]] = {}
         self.is_over = False
 
 
@@ -63,14 +64,17 @@ class CancellationWatch:
         """Note that the explorer cancels a scope."""
         self._struck[scope] = _Struck(name, time)
 
-    def is_about_to_raise(self, task: Task) -> None:
+    def is_about_to_raise(self, task: Task, cancelled: BaseException) -> None:
         """Note that a Cancelled is raised in a task in its next step."""
         for scope, struck in self._struck.items():
             if not struck.is_over and is_reached(task, scope):
-                place = where(task)
+                lines = stack(task)
+                place = f"{short(lines[-1][0])}:{lines[-1][1]}" if lines else ""
+                self._judge_going_on(struck, task)
                 struck.felt_by[task] = place
+                struck.raised.setdefault(task, []).append(cancelled)
                 self.strikes.add((place, struck.name))
-                self.struck_lines.update(stack(task))
+                self.struck_lines.update(lines)
 
     def closed(
         self, scope: trio.CancelScope, name: str, arrived: BaseException | None, left: BaseException | None, time: float
@@ -82,6 +86,9 @@ class CancellationWatch:
                 self.escapes |= {(name, type(leaf).__name__) for leaf in _leaves(left)}
             return
         struck.is_over = True
+        for felt in struck.raised:
+            self._judge_going_on(struck, felt)
+        struck.raised.clear()
         if arrived is None and struck.felt_by and not scope.cancelled_caught:
             task, place = next(reversed(struck.felt_by.items()))
             self._swallowed(struck.name, self._label(task), place)
@@ -106,11 +113,18 @@ class CancellationWatch:
             self._found(
                 Finding(
                     kind="foreign",
-                    message=f"{self._label(task)} ended with a Cancelled, and none of the scopes around it is cancelled:"
+                    message=f"{self._label(task)} ended with a Cancelled, and no scope around it is cancelled:"
                     " the exception belongs to another task, or to a scope that is over",
                     exception=error,
                 )
             )
+
+    def _judge_going_on(self, struck: _Struck, task: Task) -> None:
+        """Judge a task that was cancelled twice: if the first Cancelled was still on its way, the second knows it."""
+        raised = struck.raised.get(task, ())
+        if len(raised) > 1 and not _knows(raised[-1], raised[-2]):
+            self._swallowed(struck.name, self._label(task), struck.felt_by[task])
+            del raised[:-1]
 
     def _swallowed(self, victim: str, task: str, place: str) -> None:
         at = f" at {place}" if place else ""
@@ -149,6 +163,23 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _knows(later: BaseException, earlier: BaseException) -> bool:
+    """Whether an exception was raised while another one was being handled."""
+    todo: list[BaseException | None] = [later.__context__]
+    seen: set[int] = set()
+    while todo:
+        error = todo.pop()
+        if error is None or id(error) in seen:
+            continue
+        if error is earlier:
+            return True
+        seen.add(id(error))
+        todo.append(error.__context__)
+        if isinstance(error, BaseExceptionGroup):
+            todo += error.exceptions
+    return False
 
 
 def _where_lost(lost: BaseException, cancelled: BaseException) -> str | None:

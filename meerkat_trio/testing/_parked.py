@@ -26,7 +26,7 @@ _OWN_NAMES: Final = ("<init>", "<TrioToken.run_sync_soon task>")
 @functools.cache
 def is_machinery(filename: str) -> bool:
     """Whether a file is Trio's, contextlib's or this kit's."""
-    return filename.startswith(_MACHINERY) or filename.startswith("<attrs generated")
+    return filename.startswith((*_MACHINERY, "<attrs generated"))
 
 
 @functools.cache
@@ -144,7 +144,9 @@ def _object_waited_for(frame: FrameType, labels: Labels) -> str:
                 for borrower in awaited.statistics().borrowers
             ]
             return f" waits for a {name} whose tokens are with {', '.join(sorted(borrowers))}"
-        case trio.Event() | trio.Condition() | trio.Semaphore() | trio.MemorySendChannel() | trio.MemoryReceiveChannel():
+        case (
+            trio.Event() | trio.Condition() | trio.Semaphore() | trio.MemorySendChannel() | trio.MemoryReceiveChannel()
+        ):
             return f" waits for a {name}"
         case trio.Nursery():
             children = sorted(labels.of(child) for child in awaited.child_tasks)

@@ -7,7 +7,7 @@ simultaneous timers fire, what the environment answers, and where cancellations 
 from __future__ import annotations
 
 import re
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 from attrs import frozen
@@ -131,7 +131,9 @@ def parse_replay(text: str) -> tuple[Plan, str]:
     Raises:
         ReplayError: naming the field that cannot be read.
     """
-    body, _, trace_hash = text.strip().rpartition("#") if re.search(r"#[0-9a-f]{6}$", text.strip()) else (text.strip(), "", "")
+    body, _, trace_hash = (
+        text.strip().rpartition("#") if re.search(r"#[0-9a-f]{6}$", text.strip()) else (text.strip(), "", "")
+    )
     order_text, *fields = body.split(";")
     if not re.fullmatch(r"oldest|newest|-?\d+", order_text):
         raise ReplayError(f"a replay string begins with oldest, newest or a number, not with {order_text!r}: {text!r}")
@@ -161,7 +163,8 @@ def _with_field(plan: Plan, field: str) -> Plan:
         return attrs.evolve(plan, priorities=Priorities(int(seed), int(changes), int(steps)))
     deviations = tuple(_deviation(part) for part in value.split(","))
     attribute = {"pick": "picks", "tie": "ties", "choose": "choices"}[name]
-    return attrs.evolve(plan, **{attribute: deviations})
+    replaced: dict[str, Any] = {attribute: deviations}
+    return attrs.evolve(plan, **replaced)
 
 
 def _deviation(text: str) -> Deviation:

@@ -81,8 +81,10 @@ class Failure:
         lines = [
             f"{self.kind}: {KINDS.get(self.kind, '')}",
             f"  {self.message}",
-            f"  {self.mode} mode, found after {self.found_after} runs;"
-            f" {self.plain} of {_PLAIN_RUNS} plain runs show it",
+            (
+                f"  {self.mode} mode, found after {self.found_after} runs;"
+                f" {self.plain} of {_PLAIN_RUNS} plain runs show it"
+            ),
         ]
         if self.hypothetical:
             lines.append("  hypothetical: the code may rely on nobody else to cancel this scope")
@@ -159,10 +161,14 @@ class Report:
             else "not everything up to 2 deviations and 1 cancellation was tried"
         )
         lines = [
-            f"{self.runs} runs, {self.cancelled} with a cancellation, {self.schedules} schedules,"
-            f" {self.points} places; {tried}",
-            f"cancelled at {len(coverage.struck)} of {len(coverage.reached)} await lines reached,"
-            f" {len(coverage.never_reached)} never reached",
+            (
+                f"{self.runs} runs, {self.cancelled} with a cancellation, {self.schedules} schedules,"
+                f" {self.points} places; {tried}"
+            ),
+            (
+                f"cancelled at {len(coverage.struck)} of {len(coverage.reached)} await lines reached,"
+                f" {len(coverage.never_reached)} never reached"
+            ),
         ]
         return "\n".join((*lines, *(f"warning: {warning}" for warning in self.warnings)))
 
@@ -228,7 +234,9 @@ def describe(plan: Plan, trace: tuple[Moment, ...]) -> str:
         how_long = "while others can run" if hold.ticks > 2 else f"for {hold.ticks} ticks"  # noqa: PLR2004
         parts.append(f"hold {hold.task} back {how_long} from tick {hold.tick} on")
     parts += [f"at decision {number} the task that is number {option} runs first" for number, option in plan.picks]
-    parts += [f"of the timers due together in tie {number} let number {option} go first" for number, option in plan.ties]
+    parts += [
+        f"of the timers due together in tie {number} let number {option} go first" for number, option in plan.ties
+    ]
     parts += [f"choice {number} of the environment is {option}" for number, option in plan.choices]
     return "; ".join(parts)
 

@@ -1,7 +1,8 @@
 """Who runs next: carries out the scheduling part of a plan, and notes which decisions there were.
 
-A *tick* is one batch of Trio's loop: what was runnable when it began. Within a tick every order is possible in a real run.
-That a task is held back over ticks is possible too, for Trio promises no fairness, but its present loop never does it.
+A *tick* is one batch of Trio's loop: what was runnable when it began. Within a tick every order is possible in a
+real run. That a task is held back over ticks is possible too, for Trio promises no fairness, but its present loop
+never does it.
 """
 
 from __future__ import annotations
@@ -153,5 +154,3 @@ class _OneAtATime:
     def _fall(self, task: Task) -> None:
         self._lowest -= 1.0
         self._priorities[task] = self._lowest
-
-

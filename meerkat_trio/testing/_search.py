@@ -12,7 +12,6 @@ third tier take turns, so that a large second one does not starve the third.
 from __future__ import annotations
 
 import random
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
@@ -21,10 +20,10 @@ import attrs
 from attrs import define
 
 from ._engine import Job, Outcome
-from ._plan import Hold, Plan, Priorities, Strike
+from ._plan import Deviation, Hold, Order, Plan, Priorities, Strike
 
 if TYPE_CHECKING:
-    from ._engine import Engine, Survey
+    from ._engine import Survey
 
 __all__ = ["Search", "Tally"]
 
@@ -156,20 +155,14 @@ class Search:
     def _deviating(self, plan: Plan, survey: Survey) -> Iterator[Plan]:
         """Yield the plans with one more deviation, in such an order that no two plans yield the same one."""
         if not (plan.choices or plan.ties or plan.holds):
-            start = plan.picks[-1][0] + 1 if plan.picks else 0
-            for number in range(start, len(survey.decisions)):
-                for option in range(1, survey.decisions[number]):
-                    yield attrs.evolve(plan, picks=(*plan.picks, (number, option)))
+            for pick in _further(plan.picks, survey.decisions):
+                yield attrs.evolve(plan, picks=(*plan.picks, pick))
         if not (plan.ties or plan.holds):
-            start = plan.choices[-1][0] + 1 if plan.choices else 0
-            for number in range(start, len(survey.choices)):
-                for option in range(1, survey.choices[number]):
-                    yield attrs.evolve(plan, choices=(*plan.choices, (number, option)))
+            for choice in _further(plan.choices, survey.choices):
+                yield attrs.evolve(plan, choices=(*plan.choices, choice))
         if not plan.holds:
-            start = plan.ties[-1][0] + 1 if plan.ties else 0
-            for number in range(start, len(survey.ties)):
-                for option in range(1, survey.ties[number]):
-                    yield attrs.evolve(plan, ties=(*plan.ties, (number, option)))
+            for tie in _further(plan.ties, survey.ties):
+                yield attrs.evolve(plan, ties=(*plan.ties, tie))
         if self._adversarial:
             start = plan.holds[-1].tick + 1 if plan.holds else 0
             for tick in range(start, len(survey.ticks)):
@@ -206,7 +199,7 @@ class Search:
         return Plan(priorities=spec, strikes=self._random_strikes(1))
 
     def _random_pair(self) -> Plan:
-        order = self._rng.randrange(1 << 30) if self._is_open else "oldest"
+        order: Order = self._rng.randrange(1 << 30) if self._is_open else "oldest"
         return Plan(order=order, strikes=self._random_strikes(2))
 
     def _random_strikes(self, count: int) -> tuple[Strike, ...]:
@@ -214,6 +207,14 @@ class Search:
             return ()
         events = sorted({self._rng.randrange(self._events) for _ in range(count)})
         return tuple(Strike(event, self._rng.randrange(1 << 10)) for event in events)
+
+
+def _further(taken: tuple[Deviation, ...], options: tuple[int, ...]) -> Iterator[Deviation]:
+    """Yield what can be added to the deviations taken, behind the last of them."""
+    start = taken[-1][0] + 1 if taken else 0
+    for number in range(start, len(options)):
+        for option in range(1, options[number]):
+            yield number, option
 
 
 def _deviations(plan: Plan) -> int:

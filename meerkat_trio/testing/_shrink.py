@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final, TypeVar, final
+import itertools
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar, final
 
 import attrs
 
-from ._controlled_run import ControlledRun, TracedRun
 from ._engine import LocalEngine, actual_plan
-from ._plan import Deviation, Hold, Plan, Strike
+from ._plan import Deviation, Hold, Order, Plan, Strike
 
 __all__ = ["Shrinker"]
 
@@ -60,7 +60,7 @@ class Shrinker:
         explicit = Plan(
             picks=_taken(run.scheduler.taken),
             choices=_taken(run.chosen),
-            ties=_taken(run.untied),
+            ties=_taken(run.time.taken),
             strikes=actual_plan(run).strikes,
         )
         return self._shows(explicit) or plan
@@ -77,7 +77,8 @@ class Shrinker:
         for name in ("picks", "choices", "ties", "holds"):
             deviations = getattr(plan, name)
             for fewer in _fewer(deviations):
-                yield attrs.evolve(plan, **{name: fewer})
+                replaced: dict[str, Any] = {name: fewer}
+                yield attrs.evolve(plan, **replaced)
         yield attrs.evolve(plan, order="oldest")
         if plan.picks:
             yield attrs.evolve(plan, order="newest", picks=())
@@ -85,7 +86,8 @@ class Shrinker:
 
     def _fair(self, plan: Plan) -> Iterator[Plan]:
         """The same cancellation without holding anybody back."""
-        for order in ("oldest", "newest"):
+        orders: tuple[Order, ...] = ("oldest", "newest")
+        for order in orders:
             base = Plan(order=order, choices=plan.choices, ties=plan.ties)
             if not plan.strikes:
                 yield base
@@ -121,7 +123,7 @@ class Shrinker:
         for index, strike in enumerate(plan.strikes):
             for event in range(max(0, strike.event - _MAX_EARLIER), strike.event):
                 moved = (*plan.strikes[:index], Strike(event, strike.victim), *plan.strikes[index + 1 :])
-                if all(one.event < other.event for one, other in zip(moved, moved[1:], strict=False)):
+                if all(one.event < other.event for one, other in itertools.pairwise(moved)):
                     yield attrs.evolve(plan, strikes=moved)
 
 

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Batcher",
+    "Hooks",
     "OutsideWorld",
     "UnsupportedTrioError",
+    "cancellation_of",
     "controlled_schedule",
-    "is_being_cancelled",
     "is_closed_channel",
     "is_over",
     "is_reached",
@@ -37,13 +38,11 @@ __all__ = [
     "scopes_of",
     "scopes_with_deadlines",
     "suspended_generators",
-    "tied_scopes",
     "waits_for_idle",
 ]
 
 _RUN: Final[Any] = importlib.import_module("trio._core._run")
 _ENTRY_QUEUE: Final[Any] = importlib.import_module("trio._core._entry_queue")
-_INSTRUMENTATION: Final[Any] = importlib.import_module("trio._core._instrumentation")
 _KI: Final[Any] = importlib.import_module("trio._core._ki")
 _SCHEDULE: Final = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r")
 _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
@@ -54,7 +53,6 @@ _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
     (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close")),
     (_RUN.Deadlines, ("_heap",)),
     (_ENTRY_QUEUE, ("EntryQueue",)),
-    (_INSTRUMENTATION, ("Instruments",)),
     (_KI, ("KIManager",)),
     (trio.MemorySendChannel, ("_closed",)),
 )
@@ -120,7 +118,7 @@ class OutsideWorld:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        async def refuse(*_: object) -> None:  # noqa: RUF029
+        async def refuse(*_: object) -> None:
             raise self.refused(f"real I/O ({name})")
 
         return refuse if name.startswith("wait_") else lambda *_: refuse().send(None)
@@ -151,11 +149,22 @@ class OutsideWorld:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+@final
+class Hooks(dict[str, Callable[..., None]]):
+    """Stands in for Trio's collection of instruments: one function for each hook that is wanted, which never raises."""
+
+    def call(self, name: str, *args: object) -> None:
+        self[name](*args)
+
+    def add_instrument(self, instrument: object) -> None:
+        raise RuntimeError(f"an explored scenario must not add instruments of its own: {instrument!r}")
+
+
 def run_isolated(
     async_fn: Callable[[], Awaitable[object]],
     *,
     clock: trio.abc.Clock,
-    instrument: trio.abc.Instrument,
+    hooks: Hooks,
     world: OutsideWorld,
 ) -> None:
     """As `trio.run`, without sockets, signal handlers and epoll: twice as fast, and nothing can come from outside.
@@ -165,7 +174,7 @@ def run_isolated(
     """
     runner = _RUN.Runner(
         clock=clock,
-        instruments=_INSTRUMENTATION.Instruments((instrument,)),
+        instruments=hooks,
         io_manager=world,
         system_context=contextvars.copy_context(),
         ki_manager=_KI.KIManager(),
@@ -201,12 +210,16 @@ class Batcher(Protocol):
 
 
 @contextmanager
-def controlled_schedule(batcher: Batcher) -> Iterator[None]:
-    """Let a batcher order what Trio runs next, for the length of the block."""
+def controlled_schedule() -> Iterator[Callable[[Batcher], None]]:
+    """Let batchers order what Trio runs next, for the length of the block; yields a function that sets the next one."""
     before = _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r
-    _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r = True, batcher
+    _RUN._ALLOW_DETERMINISTIC_SCHEDULING = True
+
+    def order_by(batcher: Batcher) -> None:
+        _RUN._r = batcher
+
     try:
-        yield
+        yield order_by
     finally:
         _RUN._ALLOW_DETERMINISTIC_SCHEDULING, _RUN._r = before
 
@@ -214,13 +227,6 @@ def controlled_schedule(batcher: Batcher) -> Iterator[None]:
 def put_back(tasks: Sequence[Task]) -> None:
     """Leave tasks that were about to run for the next batch."""
     _RUN.GLOBAL_RUN_CONTEXT.runner.runq.extend(tasks)
-
-
-def tied_scopes() -> list[trio.CancelScope]:
-    """Return the scopes whose deadline is the next one, in no particular order."""
-    deadlines: Any = _RUN.GLOBAL_RUN_CONTEXT.runner.deadlines
-    first = deadlines.next_deadline()
-    return list({scope for deadline, _, scope in deadlines._heap if deadline == first == scope._registered_deadline})
 
 
 def scopes_with_deadlines(until: float) -> list[tuple[float, trio.CancelScope]]:
@@ -279,10 +285,11 @@ def is_reached(task: Task, scope: trio.CancelScope) -> bool:
     return False
 
 
-def is_being_cancelled(task: Task) -> bool:
-    """Whether the step that a runnable task is about to take begins by raising `trio.Cancelled`."""
+def cancellation_of(task: Task) -> trio.Cancelled | None:
+    """Return the `trio.Cancelled` with which the next step of a runnable task begins; None if it does not."""
     private: Any = task
-    return isinstance(getattr(private._next_send, "error", None), trio.Cancelled)
+    error = getattr(private._next_send, "error", None)
+    return error if isinstance(error, trio.Cancelled) else None
 
 
 def is_closed_channel(channel: object) -> bool:
