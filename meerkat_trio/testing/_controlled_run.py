@@ -97,6 +97,8 @@ class ControlledRun(trio.abc.Clock):
         self.findings: list[Finding] = []
         self.events: int = 0
         self.steps: int = 0
+        self.fingerprint: int = 0
+        """A hash of who ran when and who was cancelled: two runs with the same one went the same way."""
         self.struck: list[tuple[int, str]] = []
         """The cancellations that were made: event and victim."""
         self.missed: int = 0
@@ -294,6 +296,7 @@ class ControlledRun(trio.abc.Clock):
             self.missed += 1
             return
         self.struck.append((self.events - 1, name))
+        self.fingerprint = hash((self.fingerprint, name))
         self.watch.struck(scope, name, self.time.now)
         self._cancel(scope, name)
 
@@ -319,6 +322,7 @@ class ControlledRun(trio.abc.Clock):
                 self.watch.is_about_to_raise(task, cancelled)
             self.steps += 1
             if self.active:
+                self.fingerprint = hash((self.fingerprint, self.labels.of(task), self.time.now))
                 self._event("step", task)
                 if self._predicates:
                     self._check_predicates()

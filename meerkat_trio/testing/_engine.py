@@ -61,6 +61,8 @@ class Outcome:
     """What is wrong with it, without the exception itself, which may hold anything."""
     events: int
     """How many events it had."""
+    fingerprint: int
+    """A hash of the way it went."""
     missed: int
     """Cancellations whose victim was not there."""
     touched: str | None = None
@@ -140,7 +142,7 @@ class LocalEngine:
         """Boil a run down."""
         finding = run.finding
         if finding is None and not isinstance(run, TracedRun) and not run.watch.strikes and run.world.touched is None:
-            return Outcome(plan=run.plan, events=run.events, missed=run.missed)
+            return Outcome(plan=run.plan, events=run.events, fingerprint=run.fingerprint, missed=run.missed)
         survey, reached = None, frozenset[tuple[str, int]]()
         if isinstance(run, TracedRun):
             reached = frozenset(run.reached_lines - self._reached_lines)
@@ -160,6 +162,7 @@ class LocalEngine:
             plan=actual_plan(run) if finding is not None else run.plan,
             finding=None if finding is None else attrs.evolve(finding, exception=None),
             events=run.events,
+            fingerprint=run.fingerprint,
             missed=run.missed,
             touched=run.world.touched,
             strikes=strikes,

@@ -421,6 +421,7 @@ class _Work:
             schedules=self._tally.schedules,
             points=self._tally.points,
             cancelled=self._tally.cancelled,
+            traces=len(self._tally.fingerprints),
             exhausted=self._tally.exhausted,
             strikes=frozenset(self._strikes),
             coverage=measure(files, self._reached_lines, self._struck_lines),

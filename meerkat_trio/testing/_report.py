@@ -132,6 +132,8 @@ class Report:
     """Places for a cancellation in them, one for each victim."""
     cancelled: int
     """Runs with a cancellation."""
+    traces: int
+    """Different ways that runs went: who ran when, and who was cancelled."""
     exhausted: bool
     """Whether every schedule with at most two deviations was tried, with one cancellation at each place."""
     strikes: frozenset[tuple[str, str]] = field(repr=False)
@@ -184,6 +186,7 @@ class Report:
             "hypothetical": [failure.as_dict() for failure in self.hypothetical],
             "runs": self.runs,
             "cancelled": self.cancelled,
+            "traces": self.traces,
             "schedules": self.schedules,
             "points": self.points,
             "exhausted": self.exhausted,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, final
 
 import attrs
-from attrs import define
+from attrs import define, field
 
 from ._engine import Job, Outcome
 from ._plan import Deviation, Hold, Order, Plan, Priorities, Strike
@@ -46,6 +46,8 @@ class Tally:
     """Places for a cancellation, over these schedules, that were enumerated."""
     cancelled: int = 0
     """Runs with a cancellation."""
+    fingerprints: set[int] = field(factory=set)
+    """The ways that runs went."""
     exhausted: bool = False
     """Whether everything up to the bounds was tried."""
 
@@ -119,6 +121,7 @@ class Search:
         """Go on from what a run has shown."""
         self._tally.runs += 1
         self._tally.cancelled += bool(outcome.plan.strikes)
+        self._tally.fingerprints.add(outcome.fingerprint)
         survey = outcome.survey
         if survey is not None and outcome.finding is None:
             self._add_points(outcome.plan, survey)
