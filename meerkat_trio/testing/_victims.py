@@ -8,18 +8,20 @@ them may go with a flag that it sets.
 from __future__ import annotations
 
 import math
+import sys
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import Any, Final, final
+
+import trio
 
 from ._parked import caller, caller_frame
 from ._trio_internals import is_over
 
-if TYPE_CHECKING:
-    import trio
-
 __all__ = ["LATE", "ROOT", "Victims", "code_of", "is_code_of"]
 
 ROOT: Final = "root"
+# A sleep is no time-out: it ends when it ends.
+_SLEEP: Final = trio.sleep_until.__code__
 LATE: Final = "late-timer-"
 """Begins the name of a timer that is due and was made to wait for another one."""
 
@@ -66,7 +68,7 @@ class Victims:
 
     def entered(self, scope: trio.CancelScope) -> None:
         """Consider a scope that code of the scenario, or under it, has entered."""
-        if not self._automatic or scope in self._names:
+        if not self._automatic or scope in self._names or sys._getframe(4).f_code is _SLEEP:  # noqa: SLF001
             return
         site = caller(5)
         if not site:

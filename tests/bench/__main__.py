@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from . import apply, cold, crowd, drain, idle, rebind, tree
+from . import apply, cold, crowd, drain, explorer, idle, rebind, tree
 from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *idle.SETTINGS,
     *tree.SETTINGS,
     *crowd.SETTINGS,
+    *explorer.SETTINGS,
 )
 _ROUNDS: Final = 7
 
