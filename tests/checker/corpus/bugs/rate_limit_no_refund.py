@@ -1,0 +1,51 @@
+"""A rate limiter: one call a second, in the order in which the callers came.
+
+The shape is that of https://github.com/thomhurst/Kevlar/issues/15 and
+https://github.com/dotnet/runtime/issues/64078: a caller that gives up has still used its turn.
+Wrong here: a caller books the next free second before it waits for it, and keeps it when it is cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import trio
+
+KIND: str = "rate limiter token not refunded"
+ORACLE: str | None = None
+MODE: str = "fair"
+
+
+class RateLimiter:
+    def __init__(self, period: float) -> None:
+        self._period = period
+        self._next_free = trio.current_time()
+        self._turn = trio.Lock()
+
+    async def acquire(self) -> None:
+        booked = max(self._next_free, trio.current_time())
+        self._next_free = booked + self._period
+        async with self._turn:
+            await trio.sleep_until(booked)
+
+
+async def scenario(x: Any) -> None:
+    limiter = RateLimiter(period=1)
+    begun = trio.current_time()
+    calls: list[str] = []
+
+    async def call(name: str) -> None:
+        await limiter.acquire()
+        calls.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, "first")
+
+        @nursery.start_soon
+        async def undecided() -> None:
+            with x.victim():
+                await call("second")
+
+    await call("last")
+    took = trio.current_time() - begun
+    x.check(took <= len(calls) - 1, f"{len(calls)} calls took {took} seconds: {calls}")
