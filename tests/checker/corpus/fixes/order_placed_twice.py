@@ -8,6 +8,7 @@ Right here: all attempts of one order have the same key.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -20,12 +21,13 @@ MODE: str = "fair"
 
 @attrs.define
 class Exchange:
+    is_slow: Callable[[], int]
     orders: dict[int, int] = attrs.field(factory=dict)
 
     async def place(self, key: int, quantity: int) -> None:
         await trio.sleep(0.2)
         self.orders.setdefault(key, quantity)
-        await trio.sleep(0.2)
+        await trio.sleep(2 if self.is_slow() else 0.2)
 
 
 class Trader:
@@ -44,7 +46,7 @@ class Trader:
 
 
 async def scenario(x: Any) -> None:
-    exchange = Exchange()
+    exchange = Exchange(lambda: x.choose(2))
     trader = Trader(exchange)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trader.buy, 5)

@@ -81,6 +81,7 @@ async def scenario(x: Any) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(use, pool)
+            await trio.lowlevel.checkpoint()
             with x.victim():
                 await use(pool)
     finally:
