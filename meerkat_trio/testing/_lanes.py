@@ -20,8 +20,6 @@ _WOKEN_BY: Final = "woken by "
 _KEPT_AT_START: Final = 400
 _KEPT_AT_END: Final = 800
 _KEPT_AROUND: Final = 300
-# Formatting characters that change the direction of what follows: a name must not rearrange a page.
-_TURNING: Final = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u2028\u2029")
 
 
 @frozen(kw_only=True)
@@ -187,13 +185,13 @@ def _gap(columns: Sequence[Column]) -> Column:
 
 
 def shown(text: str) -> str:
-    """Return a text of the scenario's with every character that does not print, or that turns others, written out.
+    """Return a text of the scenario's with what does not print, or changes the direction of the rest, written out.
 
     Line breaks and tabs stay.
     """
-    return "".join(
-        char if (char.isprintable() or char in "\n\t") and char not in _TURNING else ascii(char)[1:-1] for char in text
-    )
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def describe(column: Column) -> list[str]:

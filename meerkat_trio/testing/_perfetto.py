@@ -87,7 +87,8 @@ def _events(report: Report, columns: Sequence[Column], step: float) -> Iterator[
     for column in columns:
         # Where more steps are due at one instant than fit before the next one, that one is late.
         begin = max(free, column.time * _PER_SECOND)
-        free = begin + step
+        # The clock needs none, unless something happened while it moved.
+        free = begin + step if column.kind == "step" or column.marks else begin
         begins.append(begin)
         thread = threads.get(column.task, _EXPLORER)
         if column.kind == "step":
