@@ -18,6 +18,10 @@ def main() -> None:
     except ImportError as error:
         print(f"meerkat-trio needs {error.name}: pip install 'meerkat-trio[cli]'", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    except KeyboardInterrupt:
+        # Later it is the commands' own business.
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
     try:
         commands()
     except OSError as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ._check import check
 from ._demo import demo
 from ._machine import machine
 
@@ -40,3 +41,4 @@ def commands() -> None:
 
 commands.add_command(machine)
 commands.add_command(demo)
+commands.add_command(check)
