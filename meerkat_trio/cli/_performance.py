@@ -152,7 +152,8 @@ def perform(show: Show) -> Outcome:
             trio.run(stage.run, restrict_keyboard_interrupt_to_checkpoints=True)
         else:
             clock = trio.testing.MockClock(autojump_threshold=0)
-            with controlled_schedule(random.Random(show.seed)):  # noqa: S311 - faults, no secrets
+            with controlled_schedule() as order_by:
+                order_by(random.Random(show.seed))  # noqa: S311 - faults, no secrets
                 trio.run(stage.run, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
     finally:
         show.ledger.close()

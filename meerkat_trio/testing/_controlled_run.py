@@ -226,6 +226,8 @@ class ControlledRun(trio.abc.Clock):
             error = error.exceptions[0]
         if error is None or (isinstance(error, trio.Cancelled) and self._is_reached()):
             return
+        if any(finding.exception is error for finding in self.findings):
+            return
         if isinstance(error, RuntimeError) and "Cancel scope stack corrupted" in str(error):
             self.found(Finding(kind="misnested scope", message=str(error).splitlines()[0], exception=error))
         elif isinstance(error, trio.Cancelled):

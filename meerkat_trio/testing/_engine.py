@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
@@ -135,6 +138,7 @@ class LocalEngine:
         for job in jobs:
             if time.monotonic() > deadline:
                 break
+            _Interrupt.raise_if_pending()
             outcomes.append(self.outcome(self.make(job.plan, traced=job.survey)))
         return outcomes
 
@@ -170,6 +174,44 @@ class LocalEngine:
             reached_lines=reached,
             survey=survey,
         )
+
+
+@final
+class _Interrupt:
+    """Whether the user has asked to stop."""
+
+    pending = False
+
+    @classmethod
+    def raise_if_pending(cls) -> None:
+        if cls.pending:
+            cls.pending = False
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end an exploration between two runs: within a run, code that swallows everything may swallow it.
+
+    The second Ctrl-C raises at once, for a run may be stuck in a single step.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def handler(signum: int, frame: FrameType | None) -> None:
+        if _Interrupt.pending:
+            signal.default_int_handler(signum, frame)
+        _Interrupt.pending = True
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+        _Interrupt.raise_if_pending()
+    finally:
+        _Interrupt.pending = False
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # --- worker processes ------------------------------------------------------------------------------

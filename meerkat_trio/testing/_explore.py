@@ -7,7 +7,6 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias, final
 
 import attrs
@@ -16,7 +15,7 @@ from attrs import frozen
 
 from ._controlled_run import RunSettings, Scenario, listening
 from ._coverage import measure, source_files
-from ._engine import Engine, LocalEngine, Outcome, Survey, open_workers
+from ._engine import Engine, LocalEngine, Outcome, Survey, interruptible, open_workers
 from ._findings import Finding
 from ._plan import Order, Plan, Strike, parse_replay
 from ._report import Failure, Report
@@ -78,7 +77,7 @@ def explore(
 
     Args:
         scenario: an async function; it is given an `Exploration`.
-        budget: seconds at the most; 10 unless given. The random tiers grow with it.
+        budget: seconds at the most; 10 unless this or ``runs`` is given. The random tiers grow with it.
         runs: runs at the most; the result then does not depend on the machine's speed.
         mode: ``fair`` explores orders within a tick only; ``adversarial`` also holds tasks back over ticks.
         victims: ``declared``: those the scenario declares; if it declares none, its root, scopes with a deadline, and
@@ -129,7 +128,7 @@ def explore(
         every_scope=victims == "all",
     )
     bounds = _Bounds(
-        budget=_DEFAULT_BUDGET if budget is None else budget,
+        budget=budget if budget is not None else _DEFAULT_BUDGET if runs is None else math.inf,
         runs=math.inf if runs is None else runs,
         max_failures=max_failures,
         adversarial=mode == "adversarial",
@@ -137,7 +136,7 @@ def explore(
         max_steps_given=max_steps is not None,
         effort=1.0 if budget is None else max(1.0, budget / _DEFAULT_BUDGET),
     )
-    with listening():
+    with listening(), interruptible():
         work = _Work(scenario, LocalEngine(scenario, settings), bounds, source, on_progress)
         if planned is not None:
             work.replay(*planned)
@@ -157,7 +156,14 @@ def _require_async(scenario: Any) -> None:
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object whose call is async will do
     ):
-        raise ScenarioError(f"{_name_of(scenario)} is not async: write `async def {_name_of(scenario)}(x): …`")
+        raise ScenarioError(f"{_name_of(scenario)} is not async: a scenario is written `async def name(x): …`")
+    try:
+        inspect.signature(scenario).bind(None)
+    except TypeError as error:
+        raise ScenarioError(
+            f"{_name_of(scenario)} cannot be called with an Exploration alone ({error}):"
+            " a scenario is written `async def name(x): …`"
+        ) from None
 
 
 def _name_of(scenario: Any) -> str:
@@ -440,13 +446,9 @@ def _neighbours(plan: Plan) -> list[tuple[str, Plan]]:
     if plan.strikes:
         last = plan.strikes[-1]
         for event in (last.event + 1, last.event - 1):
-            with suppress(ValueError):
-                near.append(
-                    (
-                        f"cancelled at event {event} instead",
-                        attrs.evolve(plan, strikes=(*plan.strikes[:-1], Strike(event, last.victim))),
-                    )
-                )
+            if event >= 0:
+                moved = attrs.evolve(plan, strikes=(*plan.strikes[:-1], Strike(event, last.victim)))
+                near.append((f"cancelled at event {event} instead", moved))
         near.append(("nobody cancelled", plan.unstruck))
     for name, one in (("picks", "order"), ("holds", "hold"), ("choices", "choice"), ("ties", "tie")):
         if deviations := getattr(plan, name):

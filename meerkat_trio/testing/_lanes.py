@@ -61,6 +61,8 @@ class Column:
     """Whether the task ends."""
     woken_by: str = ""
     """The task, or what else, that let it run."""
+    woken_in: int | None = None
+    """The last event before it was woken, which lies in the step that woke it; None if that is not known."""
     marks: tuple[Mark, ...] = ()
     """What else happened, in order."""
     after: bool = False
@@ -106,6 +108,7 @@ def _column(trace: Sequence[Moment], first: int, last: int, found: int) -> Colum
     runs = next((moment for moment in moments if moment.what in _RUNS), None)
     ticked = next((index for index, moment in enumerate(moments) if moment.what == "tick"), last)
     step = opening if opening.what == "step" else None
+    woken_by, woken_in = ("", None) if step is None else _waker(step.detail)
     return Column(
         kind=_kind(moments),
         first=first,
@@ -116,7 +119,8 @@ def _column(trace: Sequence[Moment], first: int, last: int, found: int) -> Colum
         where="" if step is None else step.where,
         parked=closing.where if closing.what == "parks" else None,
         ends=closing.what == "ends",
-        woken_by="" if step is None else step.detail.removeprefix(_WOKEN_BY),
+        woken_by=woken_by,
+        woken_in=woken_in,
         marks=tuple(
             Mark(what=moment.what, detail=moment.detail, late=index > ticked, after=first + index > found)
             for index, moment in enumerate(moments)
@@ -138,20 +142,25 @@ def tasks_of(columns: Sequence[Column]) -> tuple[str, ...]:
 
 
 def wakings(columns: Sequence[Column]) -> tuple[tuple[int, int], ...]:
-    """Return (waker's column, woken task's column) for each step that another task's step made possible.
-
-    A trace does not say in which of its steps a task woke the other one: the last one before is taken.
-    """
-    latest: dict[str, int] = {}
+    """Return (waker's column, woken task's column) for each step that another task's step made possible."""
+    steps: dict[str, list[int]] = {}
     found = []
     for index, column in enumerate(columns):
         if column.kind == "gap":
-            latest.clear()
+            steps.clear()
         if column.kind == "step":
-            if column.woken_by in latest:
-                found.append((latest[column.woken_by], index))
-            latest[column.task] = index
+            for waker in reversed(steps.get(column.woken_by, ())):
+                event = columns[waker].event
+                if column.woken_in is None or event is None or event <= column.woken_in:
+                    found.append((waker, index))
+                    break
+            steps.setdefault(column.task, []).append(index)
     return tuple(found)
+
+
+def _waker(detail: str) -> tuple[str, int | None]:
+    name, _, event = detail.removeprefix(_WOKEN_BY).rpartition(" in [")
+    return (name, int(event[:-1])) if name and event[:-1].isdigit() else (detail.removeprefix(_WOKEN_BY), None)
 
 
 def cut(columns: Sequence[Column], limit: int) -> tuple[Column, ...]:

@@ -32,9 +32,10 @@ class Resources:
     def __init__(self, own_code: CodeType | None, exempt: frozenset[str]) -> None:
         self._own_code = own_code
         self._exempt = exempt
-        self._made: list[tuple[str, Any, str, bool]] = []
+        self._made: list[tuple[str, Any, str]] = []
         self._closed: set[int] = set()
         self._closed_by_scenario: set[int] = set()
+        self._held: set[int] = set()
         self._acquirers: dict[int, set[object]] = {}
         self._signals: set[int] = set()
         self._initial: dict[int, int] = {}
@@ -46,7 +47,7 @@ class Resources:
         if frame is None:
             return
         site = f"{short(frame.f_code.co_filename)}:{frame.f_lineno}"
-        self._made.append((kind, thing, site, is_code_of(self._own_code, frame.f_code)))
+        self._made.append((kind, thing, site))
         if kind == "semaphore":
             self._initial[id(thing)] = thing.value  # type: ignore[attr-defined]
 
@@ -57,9 +58,12 @@ class Resources:
             self._closed_by_scenario.add(id(thing))
         self._closed.add(id(thing))
 
-    def acquired(self, semaphore: object) -> None:
-        """Note who has a permit of a semaphore."""
-        self._acquirers.setdefault(id(semaphore), set()).add(trio.lowlevel.current_task())
+    def acquired(self, thing: object) -> None:
+        """Note who has a permit, and whether it is the scenario's own code that has to give it back."""
+        self._acquirers.setdefault(id(thing), set()).add(trio.lowlevel.current_task())
+        frame = caller_frame(4)
+        if frame is not None and is_code_of(self._own_code, frame.f_code):
+            self._held.add(id(thing))
 
     def released(self, semaphore: object) -> None:
         """Note that a permit is given back, perhaps by somebody who never had one: then it is a signal."""
@@ -74,8 +78,8 @@ class Resources:
                 nothing.
         """
         found: dict[str, Finding] = {}
-        for kind, thing, site, by_scenario in self._made:
-            if cut and (f"scenario closes {site}" in self._exempt if kind in _CLOSABLE else by_scenario):
+        for kind, thing, site in self._made:
+            if cut and (f"scenario closes {site}" in self._exempt if kind in _CLOSABLE else id(thing) in self._held):
                 continue
             verdict = self._verdict(kind, thing)
             if verdict is not None:
@@ -99,7 +103,7 @@ class Resources:
     @property
     def exceptions(self) -> Iterator[str]:
         """Keys of what this run shows to be no leak: semaphores used as signals, what the scenario itself closes."""
-        for kind, thing, site, _ in self._made:
+        for kind, thing, site in self._made:
             if kind == "semaphore" and id(thing) in self._signals:
                 yield f"leaked semaphore {site}"
             if id(thing) in self._closed_by_scenario:
@@ -145,10 +149,10 @@ def tracking(current: Callable[[], Resources | None]) -> Iterator[None]:
             ("semaphore", trio.Semaphore),
         ):
             _after(stack, cls, "__init__", register(kind))
+            _watch_permits(stack, cls, current)
         for channel in (trio.MemorySendChannel, trio.MemoryReceiveChannel):
             _after(stack, channel, "__attrs_post_init__", register("channel"))
             _watch_close(stack, channel, current)
-        _watch_permits(stack, current)
         _watch_generators(stack, current)
         _watch_resource_classes(stack, current)
         yield
@@ -195,9 +199,8 @@ def _after(stack: ExitStack, cls: Any, name: str, note: Callable[[object], None]
     _replace(stack, cls, name, made)
 
 
-def _watch_permits(stack: ExitStack, current: Callable[[], Resources | None]) -> None:
-    semaphore: Any = trio.Semaphore
-    acquire, acquire_nowait, release = semaphore.acquire, semaphore.acquire_nowait, semaphore.release
+def _watch_permits(stack: ExitStack, cls: Any, current: Callable[[], Resources | None]) -> None:
+    acquire, acquire_nowait, release = cls.acquire, cls.acquire_nowait, cls.release
 
     def acquired(self: object) -> None:
         resources = current()
@@ -218,9 +221,9 @@ def _watch_permits(stack: ExitStack, current: Callable[[], Resources | None]) ->
             resources.released(self)
         release(self)
 
-    _replace(stack, semaphore, "acquire", watched_acquire)
-    _replace(stack, semaphore, "acquire_nowait", watched_acquire_nowait)
-    _replace(stack, semaphore, "release", watched_release)
+    _replace(stack, cls, "acquire", watched_acquire)
+    _replace(stack, cls, "acquire_nowait", watched_acquire_nowait)
+    _replace(stack, cls, "release", watched_release)
 
 
 def _watch_close(stack: ExitStack, channel: Any, current: Callable[[], Resources | None]) -> None:

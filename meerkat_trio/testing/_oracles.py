@@ -34,6 +34,7 @@ class _Struck:
         self.time = time
         self.felt_by: dict[Task, str] = {}
         self.raised: dict[Task, list[BaseException]] = {}
+        self.swallowed_by: set[Task] = set()
         self.is_over = False
 
 
@@ -90,8 +91,7 @@ class CancellationWatch:
             self._judge_going_on(struck, felt)
         struck.raised.clear()
         if arrived is None and struck.felt_by and not scope.cancelled_caught:
-            task, place = next(reversed(struck.felt_by.items()))
-            self._swallowed(struck.name, self._label(task), place)
+            self._swallowed(struck, next(reversed(struck.felt_by)))
         if self._dies_within is not None and time - struck.time > self._dies_within:
             took = f"{time - struck.time:g} s from its cancellation to its end, {self._dies_within:g} s are allowed"
             self._found(Finding(kind="slow to die", message=f"{struck.name}: {took}"))
@@ -105,7 +105,7 @@ class CancellationWatch:
         if error is None:
             for scope, struck in self._struck.items():
                 if task in struck.felt_by and scope in scopes_of(task):
-                    self._swallowed(struck.name, self._label(task), struck.felt_by[task])
+                    self._swallowed(struck, task)
             return
         if any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error)) and not any(
             scope.cancel_called for scope in scopes_of(task)
@@ -123,16 +123,19 @@ class CancellationWatch:
         """Judge a task that was cancelled twice: if the first Cancelled was still on its way, the second knows it."""
         raised = struck.raised.get(task, ())
         if len(raised) > 1 and not _knows(raised[-1], raised[-2]):
-            self._swallowed(struck.name, self._label(task), struck.felt_by[task])
-            del raised[:-1]
+            self._swallowed(struck, task)
 
-    def _swallowed(self, victim: str, task: str, place: str) -> None:
+    def _swallowed(self, struck: _Struck, task: Task) -> None:
+        if task in struck.swallowed_by:
+            return
+        struck.swallowed_by.add(task)
+        place = struck.felt_by[task]
         at = f" at {place}" if place else ""
         self._found(
             Finding(
                 kind="swallowed",
-                message=f"{victim} was cancelled and a Cancelled was raised in {task}{at}, but never came out:"
-                " some code caught it and did not raise it again",
+                message=f"{struck.name} was cancelled and a Cancelled was raised in {self._label(task)}{at},"
+                " but never came out: some code caught it and did not raise it again",
             )
         )
 

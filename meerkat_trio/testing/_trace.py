@@ -72,7 +72,11 @@ def hash_of(trace: Sequence[Moment]) -> str:
     """Return a short hash of what happened in a run, virtual time included."""
     digest = hashlib.sha256()
     for moment in trace:
-        digest.update(f"{moment.time:.9f} {moment.what} {moment.task} {PurePath(moment.where).name}\n".encode())
+        digest.update(
+            f"{moment.time:.9f} {moment.what} {moment.task} {PurePath(moment.where).name}\n".encode(
+                errors="backslashreplace"
+            )
+        )
     return digest.hexdigest()[:_HASH_LENGTH]
 
 

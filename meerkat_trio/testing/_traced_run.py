@@ -77,7 +77,8 @@ class TracedRun(ControlledRun):
         if is_own(task):
             label = self.labels.of(task)
             self._runnable.add(label)
-            self._woken_by[label] = self._current_label() or "a deadline"
+            waker = self._current_label()
+            self._woken_by[label] = f"{waker} in [{self.events - 1}]" if waker else "a deadline"
 
     def before_task_step(self, task: Task) -> None:
         """Trio's hook."""
@@ -110,12 +111,13 @@ class TracedRun(ControlledRun):
         label = "" if task is None else self.labels.of(task)
         place = self._places.get(label, "")
         woken_by = self._woken_by.pop(label, "")
-        detail = f"woken by {woken_by}" if woken_by and woken_by != label else only or ""
+        detail = f"woken by {woken_by}" if woken_by and not woken_by.startswith(f"{label} in ") else only or ""
         self._note(kind, label, place, detail, event=self.events)
         state = hash((kind, label, only, tuple(sorted(self._places.items())), tuple(sorted(self._runnable))))
         self.points.append(Point(self.events, tuple(self.victims.living(only)), state))
-        if task is not None and cancellation_of(task) is not None:
-            self._note("raises", label, place, "Cancelled")
+        if task is not None and (cancelled := cancellation_of(task)) is not None:
+            cause = getattr(cancelled, "reason", None) or getattr(cancelled, "source", None)
+            self._note("raises", label, place, f"Cancelled: {cause}" if cause else "Cancelled")
         super()._event(kind, task, only)
 
     def _cancel(self, scope: trio.CancelScope, name: str) -> None:
