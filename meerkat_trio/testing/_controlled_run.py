@@ -415,9 +415,12 @@ class ControlledRun(trio.abc.Clock):
 
     def scope_closed(self, scope: trio.CancelScope, arrived: BaseException | None, left: BaseException | None) -> None:
         """Judge how a scope ended."""
+        if not self.active or self._stop_attempts:
+            return
         name = self.victims.name_of(scope)
-        if name is not None and not self._stop_attempts:
+        if name is not None:
             self.watch.closed(scope, name, arrived, left, self.time.now)
+        self.watch.passed(trio.lowlevel.current_task(), arrived, left)
 
     def task_exited(self, task: Task, error: BaseException | None) -> None:
         """Judge how a task ended."""

@@ -33,7 +33,7 @@ class _Struck:
         self.name = name
         self.time = time
         self.felt_by: dict[Task, str] = {}
-        self.raised: dict[Task, list[BaseException]] = {}
+        self.raised: dict[Task, list[tuple[BaseException, str]]] = {}
         self.swallowed_by: set[Task] = set()
         self.is_over = False
 
@@ -73,7 +73,7 @@ class CancellationWatch:
                 place = f"{short(lines[-1][0])}:{lines[-1][1]}" if lines else ""
                 self._judge_going_on(struck, task)
                 struck.felt_by[task] = place
-                struck.raised.setdefault(task, []).append(cancelled)
+                struck.raised.setdefault(task, []).append((cancelled, place))
                 self.strikes.add((place, struck.name))
                 self.struck_lines.update(lines)
 
@@ -91,7 +91,7 @@ class CancellationWatch:
             self._judge_going_on(struck, felt)
         struck.raised.clear()
         if arrived is None and struck.felt_by and not scope.cancelled_caught:
-            self._swallowed(struck, next(reversed(struck.felt_by)))
+            self._swallowed(struck, *next(reversed(struck.felt_by.items())))
         if self._dies_within is not None and time - struck.time > self._dies_within:
             took = f"{time - struck.time:g} s from its cancellation to its end, {self._dies_within:g} s are allowed"
             self._found(Finding(kind="slow to die", message=f"{struck.name}: {took}"))
@@ -100,12 +100,22 @@ class CancellationWatch:
                 if isinstance(leaf, trio.Cancelled):
                     self._judge_masking(leaf, struck.name)
 
+    def passed(self, task: Task, arrived: BaseException | None, left: BaseException | None) -> None:
+        """Forget what another scope around a task has caught, being cancelled itself: that is how Trio works."""
+        if arrived is None or not self._struck:
+            return
+        for struck in self._struck.values():
+            raised = struck.raised.get(task)
+            if raised and _contains(arrived, raised[-1][0]) and not _contains(left, raised[-1][0]):
+                self._judge_going_on(struck, task)
+                del struck.raised[task], struck.felt_by[task]
+
     def exited(self, task: Task, error: BaseException | None) -> None:
         """Judge how a task ended."""
         if error is None:
             for scope, struck in self._struck.items():
                 if task in struck.felt_by and scope in scopes_of(task):
-                    self._swallowed(struck, task)
+                    self._swallowed(struck, task, struck.felt_by[task])
             return
         if any(isinstance(leaf, trio.Cancelled) for leaf in _leaves(error)) and not any(
             scope.cancel_called for scope in scopes_of(task)
@@ -122,14 +132,13 @@ class CancellationWatch:
     def _judge_going_on(self, struck: _Struck, task: Task) -> None:
         """Judge a task that was cancelled twice: if the first Cancelled was still on its way, the second knows it."""
         raised = struck.raised.get(task, ())
-        if len(raised) > 1 and not _knows(raised[-1], raised[-2]):
-            self._swallowed(struck, task)
+        if len(raised) > 1 and not _knows(raised[-1][0], raised[-2][0]):
+            self._swallowed(struck, task, raised[-2][1])
 
-    def _swallowed(self, struck: _Struck, task: Task) -> None:
+    def _swallowed(self, struck: _Struck, task: Task, place: str) -> None:
         if task in struck.swallowed_by:
             return
         struck.swallowed_by.add(task)
-        place = struck.felt_by[task]
         at = f" at {place}" if place else ""
         self._found(
             Finding(
@@ -160,12 +169,19 @@ class CancellationWatch:
             )
 
 
-def _leaves(error: BaseException) -> Iterator[BaseException]:
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    if error is None:
+        return
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _leaves(inner)
     else:
         yield error
+
+
+def _contains(error: BaseException | None, cancelled: BaseException) -> bool:
+    """Whether an exception is or holds a Cancelled, or another one that took its place."""
+    return any(leaf is cancelled or _knows(leaf, cancelled) for leaf in _leaves(error))
 
 
 def _knows(later: BaseException, earlier: BaseException) -> bool:
@@ -211,7 +227,8 @@ def _is_handled_at(frame: FrameType, line: int) -> bool:
             in_finally = True
     if in_finally or innermost is None:
         return False
-    return not any(isinstance(node, ast.Raise) for node in ast.walk(innermost))
+    # What is raised before, as when all attempts are used up, was not raised this time.
+    return not any(isinstance(node, ast.Raise) and node.lineno > line for node in ast.walk(innermost))
 
 
 @functools.cache
