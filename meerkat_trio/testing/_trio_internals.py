@@ -26,6 +26,7 @@ __all__ = [
     "UnsupportedTrioError",
     "cancellation_of",
     "controlled_schedule",
+    "is_cancelled",
     "is_closed_channel",
     "is_over",
     "is_reached",
@@ -50,7 +51,7 @@ _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
     (_RUN.Runner, ("waiting_for_idle", "runq", "deadlines", "asyncgens", "entry_queue", "task_exited")),
     (_RUN.Task, ("_cancel_status", "_next_send")),
     (_RUN.CancelStatus, ("_scope", "_parent")),
-    (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close")),
+    (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close", "_cancel_called")),
     (_RUN.Deadlines, ("_heap",)),
     (_ENTRY_QUEUE, ("EntryQueue",)),
     (_KI, ("KIManager",)),
@@ -264,6 +265,12 @@ def is_over(scope: trio.CancelScope) -> bool:
     """Whether the scope's block was left, after which cancelling it does nothing."""
     private: Any = scope
     return bool(private._has_been_entered and private._cancel_status is None)
+
+
+def is_cancelled(scope: trio.CancelScope) -> bool:
+    """Whether the scope is cancelled; unlike `cancel_called` this does not let its deadline expire."""
+    private: Any = scope
+    return bool(private._cancel_called)
 
 
 def scopes_of(task: Task) -> Iterator[trio.CancelScope]:

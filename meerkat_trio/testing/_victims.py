@@ -15,7 +15,7 @@ from typing import Any, Final, final
 import trio
 
 from ._parked import caller, caller_frame
-from ._trio_internals import is_over
+from ._trio_internals import is_cancelled, is_over
 
 __all__ = ["LATE", "ROOT", "Victims", "code_of", "is_code_of"]
 
@@ -63,7 +63,7 @@ class Victims:
         return [
             name
             for name, scope in self.scopes.items()
-            if (only is None or name == only) and not scope.cancel_called and not is_over(scope)
+            if (only is None or name == only) and not is_cancelled(scope) and not is_over(scope)
         ]
 
     def entered(self, scope: trio.CancelScope) -> None:
