@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn, final
 
 import trio
-import trio.testing
 
 from ._conformance_claims import CLAIM_RULES
 from ._conformance_endings import ENDING_RULES
@@ -118,9 +117,11 @@ class _Watch(trio.abc.Instrument):
 
         **Cancellation:** this is how it ends.
         """
+        from trio.testing import wait_all_tasks_blocked  # noqa: PLC0415 - loads pytest, where that is installed
+
         while True:
             before = 0 if self.rig is None else self.rig.settled
-            await trio.testing.wait_all_tasks_blocked(quiet)
+            await wait_all_tasks_blocked(quiet)
             # The rule's own `settle` ends together with ours: then it is the rule's turn.
             if self.rig is None or not (self.rig.settling or self.rig.settled != before):
                 self._end("it hangs: a call waits for something that nobody will do")

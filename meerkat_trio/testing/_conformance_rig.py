@@ -127,9 +127,11 @@ class Rig:
 
         **Cancellation:** nothing is lost.
         """
+        from trio.testing import wait_all_tasks_blocked  # noqa: PLC0415 - loads pytest, where that is installed
+
         self.settling = True
         try:
-            await trio.testing.wait_all_tasks_blocked(self._quiet)
+            await wait_all_tasks_blocked(self._quiet)
         finally:
             self.settling = False
             self.settled += 1
