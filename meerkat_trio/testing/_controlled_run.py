@@ -41,6 +41,7 @@ from ._trio_internals import (
     run_isolated,
     scopes_of,
     waits_for_idle,
+    without_threads,
 )
 from ._victims import LATE, ROOT, Victims, code_of
 from ._virtual_time import VirtualTime
@@ -374,7 +375,8 @@ class ControlledRun(trio.abc.Clock):
             if waits_for_idle():
                 self._event("idle", None)
                 return math.inf
-            if deadline > self.time.now and not pending_callbacks():
+            # What comes from a foreign thread wakes nobody here.
+            if deadline > self.time.now and (self.world.touched or not pending_callbacks()):
                 self._idle(deadline)
         except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
@@ -494,6 +496,7 @@ def listening() -> Iterator[None]:
     with (
         patched(entered=entered, cancelled=cancelled, closed=closed, exited=exited),
         tracking(resources),
+        without_threads(),
         controlled_schedule() as _Listening.order_by,
     ):
         yield

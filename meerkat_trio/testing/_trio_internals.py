@@ -40,10 +40,12 @@ __all__ = [
     "scopes_with_deadlines",
     "suspended_generators",
     "waits_for_idle",
+    "without_threads",
 ]
 
 _RUN: Final[Any] = importlib.import_module("trio._core._run")
 _ENTRY_QUEUE: Final[Any] = importlib.import_module("trio._core._entry_queue")
+_THREADS: Final[Any] = importlib.import_module("trio._threads")
 _KI: Final[Any] = importlib.import_module("trio._core._ki")
 _SCHEDULE: Final = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r")
 _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
@@ -54,6 +56,7 @@ _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
     (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close", "_cancel_called")),
     (_RUN.Deadlines, ("_heap",)),
     (_ENTRY_QUEUE, ("EntryQueue",)),
+    (_THREADS, ("start_thread_soon",)),
     (_KI, ("KIManager",)),
     (trio.MemorySendChannel, ("_closed",)),
 )
@@ -192,6 +195,24 @@ def run_isolated(
             send(())
     except StopIteration:
         runner.main_task_outcome.unwrap()
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Refuse to start Trio's worker threads, for the length of the block, in a run without the outside world."""
+    real = _THREADS.start_thread_soon
+
+    def start_thread_soon(*args: Any, **kwargs: Any) -> None:
+        world = _RUN.GLOBAL_RUN_CONTEXT.runner.io_manager
+        if isinstance(world, OutsideWorld):
+            raise world.refused("threads")
+        real(*args, **kwargs)
+
+    _THREADS.start_thread_soon = start_thread_soon
+    try:
+        yield
+    finally:
+        _THREADS.start_thread_soon = real
 
 
 # --- the schedule ----------------------------------------------------------------------------------
