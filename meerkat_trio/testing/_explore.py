@@ -29,7 +29,9 @@ __all__ = ["Progress", "ScenarioError", "explore"]
 
 _DEFAULT_BUDGET: Final = 10.0
 _PLAIN_RUNS: Final = 200
+_PLAIN_STEPS: Final = 200_000
 _MAX_STEPS: Final = 100_000
+_SPINNING_STEPS: Final = 5_000
 _BASES: Final[tuple[Order, ...]] = ("oldest", "newest")
 
 Progress: TypeAlias = Callable[[int, float], object]
@@ -214,7 +216,8 @@ class _Work:
             self._engine.settings = attrs.evolve(settings, sites=frozenset(base.victims.late_sites))
             base = self._repeatable(Plan())
         settled = [base]
-        settled += [self._repeatable(Plan(order=order)) for order in _BASES[1:]]
+        if base.finding is None or base.finding.kind != "livelock":
+            settled += [self._repeatable(Plan(order=order)) for order in _BASES[1:]]
         passing = [run for run in settled if run.finding is None]
         self._engine.settings = attrs.evolve(
             self._engine.settings,
@@ -235,7 +238,13 @@ class _Work:
         return limit if self._bounds.max_steps_given else min(limit, 2_000 + 20 * max(run.steps for run in settled))
 
     def _repeatable(self, plan: Plan) -> TracedRun:
-        first, second = self._engine.trace(plan), self._engine.trace(plan)
+        first = self._engine.trace(plan)
+        if first.finding is not None and first.finding.kind == "livelock" and first.steps > _SPINNING_STEPS:
+            # Having made sure that it spins, see it do so for a shorter while.
+            self._engine.settings = attrs.evolve(self._engine.settings, max_steps=_SPINNING_STEPS)
+            first = self._engine.trace(plan)
+            self._extra_runs += 1
+        second = self._engine.trace(plan)
         self._extra_runs += 2
         differs = difference(first.trace, second.trace)
         if first.world.touched is not None:
@@ -300,7 +309,7 @@ class _Work:
         self._strikes |= outcome.strikes
         self._struck_lines |= outcome.struck_lines
         self._reached_lines |= outcome.reached_lines
-        if outcome.touched is not None and outcome.finding is None:
+        if outcome.touched is not None:
             raise ScenarioError(
                 f"{_name_of(self._scenario)} uses {outcome.touched} when something goes wrong:"
                 " that can be neither ordered nor repeated; replace it by a fake"
@@ -335,12 +344,14 @@ class _Work:
                 "it fails by itself, without any cancellation and in the usual order:"
                 " make the scenario pass first, then explore it"
             )
+        plain, plain_runs = self._plain_runs_that_show(finding)
         return Failure(
             kind=shown.kind,
             message=shown.message,
             plan=plan,
             found_after=found_after,
-            plain=self._plain_runs_that_show(finding),
+            plain=plain,
+            plain_runs=plain_runs,
             trace=tuple(run.trace),
             passing=self._nearest_passing(plan, run),
             note=note,
@@ -348,14 +359,17 @@ class _Work:
             exception=shown.exception,
         )
 
-    def _plain_runs_that_show(self, finding: Finding) -> int:
+    def _plain_runs_that_show(self, finding: Finding) -> tuple[int, int]:
+        """Return how many plain runs show it, of how many; fewer are made of a scenario that takes very many steps."""
         rng = random.Random(self._bounds.seed)  # noqa: S311
-        shown = 0
-        for _ in range(_PLAIN_RUNS):
+        shown = made = steps = 0
+        while made < _PLAIN_RUNS and steps < _PLAIN_STEPS:
             run = self._engine.make(Plan(order=rng.randrange(1 << 30)))
+            made += 1
+            steps += run.steps
             shown += run.finding is not None and run.finding.signature == finding.signature
-        self._extra_runs += _PLAIN_RUNS
-        return shown
+        self._extra_runs += made
+        return shown, made
 
     def _nearest_passing(self, plan: Plan, failing: TracedRun) -> str | None:
         for what, near in _neighbours(plan):
@@ -414,7 +428,8 @@ class _Work:
         """Say what was done and found."""
         files = self._source or tuple({file for file, _ in (*self._reached_lines, *self._struck_lines)})
         warnings = []
-        if self._victims and self._tally.exhausted and not self._strikes and not self._failures:
+        all_tried = self._tally.exhausted or self._tally.cancelled >= self._tally.points > 0
+        if self._victims and all_tried and not self._strikes and not self._failures:
             warnings.append(
                 f"no cancellation was ever delivered: nothing awaits inside {', '.join(sorted(self._victims)[:3])};"
                 " enter the scope that x.victim() returns around what is to be cancelled"

@@ -69,7 +69,8 @@ def _failure(failure: Failure, ident: str) -> Iterable[str]:
     yield _fact("the run", text(failure.sentence))
     yield _fact(
         "how rare",
-        f"{failure.mode} mode, found after {failure.found_after} runs; {failure.plain} of 200 plain runs show it",
+        f"{failure.mode} mode, found after {failure.found_after} runs;"
+        f" {failure.plain} of {failure.plain_runs} plain runs show it",
     )
     if failure.hypothetical:
         yield _fact("hypothetical", "the code may rely on nobody else to cancel this scope")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 import attrs
 from attrs import field, frozen
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from ._coverage import CancellationCoverage
 
 __all__ = ["CancellationBug", "Failure", "Report"]
-
-_PLAIN_RUNS: Final = 200
 
 
 @final
@@ -45,7 +43,9 @@ class Failure:
     found_after: int
     """Runs until it was found."""
     plain: int
-    """How many of 200 runs in random order, with nobody cancelled by the explorer, show the same."""
+    """How many of `plain_runs` runs in random order, with nobody cancelled by the explorer, show the same."""
+    plain_runs: int = 200
+    """How many of them were made: fewer if a run takes very many steps."""
     trace: tuple[Moment, ...] = field(repr=False)
     """What happened in the run."""
     passing: str | None = None
@@ -83,7 +83,7 @@ class Failure:
             f"  {self.message}",
             (
                 f"  {self.mode} mode, found after {self.found_after} runs;"
-                f" {self.plain} of {_PLAIN_RUNS} plain runs show it"
+                f" {self.plain} of {self.plain_runs} plain runs show it"
             ),
         ]
         if self.hypothetical:
@@ -105,6 +105,7 @@ class Failure:
             "hypothetical": self.hypothetical,
             "found_after": self.found_after,
             "plain_runs_of_200": self.plain,
+            "plain_runs": self.plain_runs,
             "sentence": self.sentence,
             "note": self.note,
             "passing": self.passing,
