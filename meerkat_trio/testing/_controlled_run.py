@@ -121,7 +121,7 @@ class ControlledRun(trio.abc.Clock):
         self.watch = CancellationWatch(self.found, self.labels.of, settings.escapes, settings.dies_within)
         code = code_of(scenario)
         self.victims = Victims(code, settings.sites, automatic=settings.automatic, every_scope=settings.every_scope)
-        self.resources = Resources(code, settings.exempt)
+        self.resources = Resources(code, settings.exempt, self.labels)
         self.active = False
         """Whether the scenario's own code is running, or code it has called."""
         self._scenario = scenario

@@ -6,16 +6,20 @@ be meant for the collector. So what an uncancelled run leaves behind too is neve
 
 from __future__ import annotations
 
+import ast
+import functools
+import linecache
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final, final
 
 import trio
 
 from ._findings import Finding
-from ._parked import caller_frame, short
+from ._parked import Labels, caller_frame, short
 from ._trio_internals import is_closed_channel, suspended_generators
 from ._victims import is_code_of
 
@@ -29,11 +33,12 @@ _GENERATOR_WARNING: Final = "Async generator "
 class Resources:
     """What one run has made that ought to be given back."""
 
-    def __init__(self, own_code: CodeType | None, exempt: frozenset[str]) -> None:
+    def __init__(self, own_code: CodeType | None, exempt: frozenset[str], labels: Labels) -> None:
         self._own_code = own_code
         self._exempt = exempt
         self._made: list[tuple[str, Any, str]] = []
-        self._closed: set[int] = set()
+        self._labels = labels
+        self._closed: dict[int, str] = {}
         self._closed_by_scenario: set[int] = set()
         self._held: set[int] = set()
         self._acquirers: dict[int, set[object]] = {}
@@ -56,7 +61,7 @@ class Resources:
         frame = caller_frame(3)
         if frame is not None and is_code_of(self._own_code, frame.f_code):
             self._closed_by_scenario.add(id(thing))
-        self._closed.add(id(thing))
+        self._closed.setdefault(id(thing), self._labels.of(trio.lowlevel.current_task()))
 
     def acquired(self, thing: object) -> None:
         """Note who has a permit, and whether it is the scenario's own code that has to give it back."""
@@ -79,6 +84,8 @@ class Resources:
         """
         found: dict[str, Finding] = {}
         for kind, thing, site in self._made:
+            if kind in _CLOSABLE and self._was_to_be_closed_by_nobody(site):
+                continue
             if cut and (f"scenario closes {site}" in self._exempt if kind in _CLOSABLE else id(thing) in self._held):
                 continue
             verdict = self._verdict(kind, thing)
@@ -87,7 +94,12 @@ class Resources:
                 key = f"{name} {site}"
                 if key not in self._exempt:
                     found.setdefault(key, Finding(kind=name, message=f"{text}, made at {site}"))
-        for name in (*suspended_generators(), *sorted(self.collected_generators)):
+        alive = {
+            f"{agen.ag_frame.f_globals['__name__']}.{agen.__qualname__}"  # as Trio calls it in its warning
+            for agen in suspended_generators()
+            if has_clean_up_ahead(agen)
+        }
+        for name in sorted(alive | self.collected_generators):
             key = f"leaked generator {name}"
             if key not in self._exempt:
                 found.setdefault(
@@ -100,14 +112,22 @@ class Resources:
                 )
         return list(found.items())
 
+    def _was_to_be_closed_by_nobody(self, site: str) -> bool:
+        """Whether a task that closes such a thing when nobody is cancelled was not even started."""
+        end = f" closes what {site} made"
+        closers = [key.removesuffix(end) for key in self._exempt if key.endswith(end)]
+        return not all(self._labels.is_given(label) for label in closers)
+
     @property
     def exceptions(self) -> Iterator[str]:
-        """Keys of what this run shows to be no leak: semaphores used as signals, what the scenario itself closes."""
+        """Keys of what this run shows to be no leak: semaphores used as signals, and who closes what."""
         for kind, thing, site in self._made:
             if kind == "semaphore" and id(thing) in self._signals:
                 yield f"leaked semaphore {site}"
             if id(thing) in self._closed_by_scenario:
                 yield f"scenario closes {site}"
+            if id(thing) in self._closed:
+                yield f"{self._closed[id(thing)]} closes what {site} made"
 
     def _verdict(self, kind: str, thing: Any) -> tuple[str, str] | None:
         match kind:
@@ -257,6 +277,51 @@ def _watch_resource(stack: ExitStack, cls: Any, current: Callable[[], Resources 
     _replace(stack, cls, "aclose", watched_aclose)
 
 
+def _generator_that_is_collected() -> Any:
+    """Return the generator of whose end Trio warns: an argument of the function that does."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+    while frame is not None and "agen" not in frame.f_locals:
+        frame = frame.f_back
+    return None if frame is None else frame.f_locals["agen"]
+
+
+def has_clean_up_ahead(generator: Any) -> bool:
+    """Whether a suspended generator is inside a `try` or `with`; if not, closing it does nothing."""
+    frame = getattr(generator, "ag_frame", None)
+    if frame is None:
+        return generator is None
+    spans = _guarded_lines(frame.f_code.co_filename)
+    return spans is None or any(start <= frame.f_lineno <= end for start, end in spans)
+
+
+@functools.cache
+def _guarded_lines(filename: str) -> tuple[tuple[int, int], ...] | None:
+    """Return the first and last lines of a file's `try` and `with` blocks inside functions; None if it has no source."""
+    lines = linecache.getlines(filename)
+    try:
+        tree = ast.parse("".join(lines))
+    except SyntaxError:
+        return None
+    if not lines:
+        return None
+    guards = (ast.Try, ast.TryStar, ast.With, ast.AsyncWith)
+    return tuple(
+        (node.lineno, node.end_lineno or node.lineno)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.AsyncFunctionDef)
+        for node in _inside(function)
+        if isinstance(node, guards)
+    )
+
+
+def _inside(function: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a function without those of the functions in it."""
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield node
+            yield from _inside(node)
+
+
 def _watch_generators(stack: ExitStack, current: Callable[[], Resources | None]) -> None:
     stack.enter_context(warnings.catch_warnings())
     warnings.filterwarnings("always", message=_GENERATOR_WARNING, category=ResourceWarning)
@@ -265,8 +330,9 @@ def _watch_generators(stack: ExitStack, current: Callable[[], Resources | None])
     def note(message: Warning | str, *args: Any, **kwargs: Any) -> None:
         resources = current()
         text = str(message)
-        if resources is not None and text.startswith(_GENERATOR_WARNING):
-            resources.collected_generators.add(text.removeprefix(_GENERATOR_WARNING).split("'")[1])
+        if text.startswith(_GENERATOR_WARNING) and trio.lowlevel.in_trio_run():
+            if resources is not None and has_clean_up_ahead(_generator_that_is_collected()):
+                resources.collected_generators.add(text.removeprefix(_GENERATOR_WARNING).split("'")[1])
         else:
             show(message, *args, **kwargs)
 

@@ -194,6 +194,9 @@ def _knows(later: BaseException, earlier: BaseException) -> bool:
             continue
         if error is earlier:
             return True
+        if isinstance(error, GeneratorExit) and error.__context__ is None:
+            # An async generator that is closed does not know what for: it may be the earlier one.
+            return True
         seen.add(id(error))
         todo.append(error.__context__)
         if isinstance(error, BaseExceptionGroup):

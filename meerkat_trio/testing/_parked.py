@@ -94,6 +94,11 @@ class Labels:
         self._labels: dict[Task, str] = {}
         self._namesakes: collections.Counter[str] = collections.Counter()
 
+    def is_given(self, label: str) -> bool:
+        """Whether some task has this label."""
+        name, _, count = label.partition("~")
+        return self._namesakes[name] >= int(count or 1)
+
     def of(self, task: Task) -> str:
         """Return a task's label."""
         label = self._labels.get(task)

@@ -273,10 +273,9 @@ def pending_callbacks() -> int:
     return size
 
 
-def suspended_generators() -> list[str]:
-    """Name the async generators that were begun and neither exhausted nor closed."""
-    alive = _RUN.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive
-    return sorted(agen.__qualname__ for agen in alive if agen.ag_frame is not None)
+def suspended_generators() -> list[Any]:
+    """Return the async generators that were begun and neither exhausted nor closed, in no particular order."""
+    return [agen for agen in _RUN.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive if agen.ag_frame is not None]
 
 
 # --- reading scopes and tasks ----------------------------------------------------------------------
