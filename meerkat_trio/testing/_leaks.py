@@ -296,7 +296,7 @@ def has_clean_up_ahead(generator: Any) -> bool:
 
 @functools.cache
 def _guarded_lines(filename: str) -> tuple[tuple[int, int], ...] | None:
-    """Return the first and last lines of a file's `try` and `with` blocks inside functions; None if it has no source."""
+    """Return the first and last lines of the `try` and `with` blocks in functions; None if there is no source."""
     lines = linecache.getlines(filename)
     try:
         tree = ast.parse("".join(lines))
