@@ -62,9 +62,11 @@ class Scheduler:
     def shuffle(self, batch: list[Task]) -> None:
         """Order a batch, which comes by age; Trio takes tasks from its end."""
         if len(batch) == 1 and not self._held and not self._holds:
-            self._tick += 1
-            if self.keep_ticks:
-                self.ticks.append(())
+            # Only the scenario's own ticks count, here as below.
+            if self._is_own(batch[0]):
+                self._tick += 1
+                if self.keep_ticks:
+                    self.ticks.append(())
             return
         own = [task for task in batch if self._is_own(task)]
         others = [task for task in batch if not self._is_own(task)] if len(own) < len(batch) else []
