@@ -22,7 +22,7 @@ import trio
 from attrs import frozen
 
 from ._exploration import Exploration
-from ._findings import Finding
+from ._findings import Finding, without_addresses
 from ._leaks import Resources, tracking
 from ._oracles import CancellationWatch
 from ._parked import Labels, is_own, living_tasks, waiting
@@ -144,7 +144,7 @@ class ControlledRun(trio.abc.Clock):
 
     def found(self, finding: Finding) -> None:
         """Note what is wrong."""
-        self.findings.append(finding)
+        self.findings.append(attrs.evolve(finding, message=without_addresses(finding.message)))
 
     def execute(self) -> None:
         """Make the run; afterwards the attributes say what happened. Errors of the tool itself are raised."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from attrs import Factory, field, frozen
 
-__all__ = ["KINDS", "CheckFailed", "Finding"]
+__all__ = ["KINDS", "CheckFailed", "Finding", "without_addresses"]
 
 KINDS: Final = {
     "exception": "an exception left the scenario",
@@ -27,6 +28,15 @@ KINDS: Final = {
     "misnested scope": "a cancel scope was left in another order than it was entered",
 }
 """Every kind of finding, and what it means."""
+
+
+# Texts of errors and of what is logged may name objects, which lie elsewhere in every run.
+_ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]{6,}\b")
+
+
+def without_addresses(text: str) -> str:
+    """Return a text that is the same in every run although it names objects by where they lie in memory."""
+    return _ADDRESS.sub("0x…", text) if "0x" in text else text
 
 
 class CheckFailed(AssertionError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final, Literal, NamedTuple, TypeAlias
@@ -15,8 +14,6 @@ Kind: TypeAlias = Literal["publish", "step", "idle", "tick"]
 
 What: TypeAlias = Literal["publish", "step", "idle", "tick", "parks", "ends", "raises", "CANCELS", "log", "finding"]
 
-# Texts of errors and of what is logged may name objects, which lie elsewhere in every run.
-_ADDRESS: Final = re.compile(r"\b0x[0-9a-f]+\b")
 _AROUND_CANCEL: Final = 8
 _AT_END: Final = 24
 _HASH_LENGTH: Final = 6
@@ -55,13 +52,9 @@ class Moment(NamedTuple):
 def first_difference(first: Sequence[Moment], second: Sequence[Moment]) -> int | None:
     """Return the index at which two traces begin to differ; None if they do not."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other and _without_addresses(one) != _without_addresses(other):
+        if one != other:
             return index
     return None if len(first) == len(second) else min(len(first), len(second))
-
-
-def _without_addresses(moment: Moment) -> Moment:
-    return moment._replace(detail=_ADDRESS.sub("0x…", moment.detail))
 
 
 def difference(first: Sequence[Moment], second: Sequence[Moment]) -> str | None:

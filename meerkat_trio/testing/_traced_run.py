@@ -9,6 +9,7 @@ import trio
 from attrs import frozen
 
 from ._controlled_run import ControlledRun, RunSettings, Scenario
+from ._findings import without_addresses
 from ._parked import is_own, stack, where
 from ._trace import Moment, What
 from ._trio_internals import Hooks, cancellation_of
@@ -50,7 +51,7 @@ class TracedRun(ControlledRun):
         self._woken_by: dict[str, str] = {}
 
     def _note(self, what: What, task: str = "", place: str = "", detail: str = "", event: int | None = None) -> None:
-        self.trace.append(Moment(self.time.now, event, what, task, place, detail))
+        self.trace.append(Moment(self.time.now, event, what, task, place, without_addresses(detail)))
 
     def found(self, finding: Finding) -> None:
         """Note what is wrong, on the timeline too."""
