@@ -71,7 +71,7 @@ class Shrinker:
         if plan.adversarial:
             yield from self._fair(plan)
         if plan.priorities is not None:
-            yield from self._held_once(plan)
+            yield from self._deviating_once(plan)
             for changes in range(plan.priorities.changes):
                 yield attrs.evolve(plan, priorities=attrs.evolve(plan.priorities, changes=changes))
         for name in ("picks", "choices", "ties", "holds"):
@@ -103,21 +103,30 @@ class Shrinker:
                 seen.add(point.state)
                 yield attrs.evolve(base, strikes=(Strike(point.event, strike.victim),))
 
-    def _held_once(self, plan: Plan) -> Iterator[Plan]:
-        """One task held back once instead of priorities."""
+    def _deviating_once(self, plan: Plan) -> Iterator[Plan]:
+        """One deviation from the usual order, or one task held back once, instead of priorities."""
         self.runs += 1
         base = Plan(choices=plan.choices, ties=plan.ties)
         survey = self._engine.trace(base)
-        holds = [Hold(tick, task) for tick, tasks in enumerate(survey.scheduler.ticks) for task in tasks]
         if len(plan.strikes) > 1:
             return
-        for hold in holds:
+        deviating = [
+            attrs.evolve(base, picks=((number, option),))
+            for number, options in enumerate(survey.scheduler.decisions)
+            for option in range(1, options)
+        ]
+        deviating += [
+            attrs.evolve(base, holds=(Hold(tick, task),))
+            for tick, tasks in enumerate(survey.scheduler.ticks)
+            for task in tasks
+        ]
+        for once in deviating:
             if not plan.strikes:
-                yield attrs.evolve(base, holds=(hold,))
+                yield once
                 continue
             event, victim = plan.strikes[0].event, plan.strikes[0].victim
             for near in range(max(0, event - _NEARBY), event + _NEARBY + 1):
-                yield attrs.evolve(base, holds=(hold,), strikes=(Strike(near, victim),))
+                yield attrs.evolve(once, strikes=(Strike(near, victim),))
 
     def _earlier(self, plan: Plan) -> Iterator[Plan]:
         for index, strike in enumerate(plan.strikes):
