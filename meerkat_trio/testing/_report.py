@@ -158,7 +158,9 @@ class Report:
         """What was tried, in one or a few lines; claims no more than was done."""
         coverage = self.coverage
         tried = (
-            "all schedules with <= 2 deviations, 1 cancellation at every event, a sample beyond"
+            "it ended when something was found"
+            if self.failures
+            else "all schedules with <= 2 deviations, 1 cancellation at every event, a sample beyond"
             if self.exhausted
             else "not everything up to 2 deviations and 1 cancellation was tried"
         )
