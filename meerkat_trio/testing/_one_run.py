@@ -6,7 +6,7 @@ A run can be chosen by looking at the same run without its cancellations: `OneRu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, final
 from weakref import WeakKeyDictionary
 
@@ -60,7 +60,9 @@ class OneRun:
         self._scenario = scenario
         self._engine = engine
         self._runs = 0
-        known = _usual.setdefault(scenario, {})
+        known: dict[RunSettings, tuple[RunSettings, Survey]] = {}
+        with suppress(TypeError):  # neither is every callable hashable, nor can every one be referred to weakly
+            known = _usual.setdefault(scenario, known)
         asked = engine.settings
         if asked not in known:
             survey = self._settle()

@@ -54,10 +54,10 @@ class Schedule:
 
     def __repr__(self) -> str:
         parts = ["newest task first"] if self.newest_first else []
-        parts += [f"{kind} {place}" + (f" ({option})" if option else "") for kind, place, option in self.deviations]
+        parts += [_text(kind, place, option) for kind, place, option in self.deviations]
         if any(self.answers):
             parts.append(f"answers {', '.join(map(str, self.answers))}")
-        parts += [f"cancel at {place}" + (f" (victim {who})" if who else "") for place, who in self.cancellations]
+        parts += [_text("cancel at", place, who) for place, who in self.cancellations]
         return f"<Schedule: {'; '.join(parts) or 'the usual run'}>"
 
     def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:  # noqa: FBT001
@@ -67,8 +67,8 @@ class Schedule:
     def run(self, scenario: Scenario) -> None:
         """Make this run of a scenario, and judge it as `explore` does.
 
-        Makes other runs of it to learn what is usual and what there is to decide: for each cancellation one, and some six
-        when it meets this scenario for the first time. Must be called outside any Trio run.
+        Makes other runs of it to learn what there is to decide: one for each cancellation, and some six when it meets
+        this scenario for the first time. Must be called outside any Trio run.
 
         Args:
             scenario: an async function that takes an `Exploration` and makes everything it uses anew.
@@ -127,6 +127,10 @@ class Schedule:
         point = points[place % len(points)]
         strike = Strike(point.event, point.victims[who % len(point.victims)])
         return attrs.evolve(plan, strikes=(*plan.strikes, strike))
+
+
+def _text(what: str, place: int, option: int) -> str:
+    return f"{what} {place} ({option})" if option else f"{what} {place}"
 
 
 def schedules(
