@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,19 @@ def test_a_bug_that_only_a_cancellation_shows_fails_the_test(
             "FAILED test_it.py::test_loses - exception: AssertionError: an item was lost*",
         ]
     )
+
+
+def test_the_example_of_the_docs_fails_as_the_docs_say(pytester: pytest.Pytester) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "checker-pytest.md").read_text()
+    example, shown = re.findall(r"^```(?:python|text)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)[:2]
+    pytester.makepyfile(test_items=example)
+    printed = pytester.runpytest_inprocess("-W", "default").stdout.str()
+    for part in shown.split("  …\n"):
+        assert _without_numbers(part) in _without_numbers(printed)
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"#[0-9a-f]{6}", "#", re.sub(r"found after \d+", "found after", text))
 
 
 def test_the_traceback_of_the_explorer_is_not_shown(pytester: pytest.Pytester) -> None:
