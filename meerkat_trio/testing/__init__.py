@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from ._conformance import COMMS_RULES, ConformanceBench, ConformanceError, check_comms_runtime
     from ._coverage import CancellationCoverage
     from ._exploration import Exploration
-    from ._explore import ScenarioError, explore
+    from ._explore import explore
     from ._findings import CheckFailed
     from ._plan import ReplayError
     from ._report import CancellationBug, Failure, Report
+    from ._usual import ScenarioError
 
 __all__ = [
     "COMMS_RULES",
@@ -34,7 +35,7 @@ __all__ = [
     "explore",
 ]
 
-_MODULES = ("_explore", "_exploration", "_report", "_findings", "_coverage", "_plan", "_conformance")
+_MODULES = ("_explore", "_usual", "_exploration", "_report", "_findings", "_coverage", "_plan", "_conformance")
 
 
 def __getattr__(name: str) -> object:

@@ -80,6 +80,17 @@ class Outcome:
     """For the search."""
 
 
+def survey_of(run: TracedRun) -> Survey:
+    """Return what a traced run shows of the ways on from it."""
+    return Survey(
+        points=tuple(run.points),
+        decisions=tuple(run.scheduler.decisions),
+        choices=tuple(run.choices),
+        ties=tuple(run.time.ties),
+        ticks=tuple(run.scheduler.ticks),
+    )
+
+
 def actual_plan(run: ControlledRun) -> Plan:
     """Return a run's plan with the names of the victims that were really cancelled."""
     return attrs.evolve(run.plan, strikes=tuple(Strike(event, victim) for event, victim in run.struck))
@@ -151,13 +162,7 @@ class LocalEngine:
         if isinstance(run, TracedRun):
             reached = frozenset(run.reached_lines - self._reached_lines)
             self._reached_lines |= reached
-            survey = Survey(
-                points=tuple(run.points),
-                decisions=tuple(run.scheduler.decisions),
-                choices=tuple(run.choices),
-                ties=tuple(run.time.ties),
-                ticks=tuple(run.scheduler.ticks),
-            )
+            survey = survey_of(run)
         strikes = frozenset(run.watch.strikes - self._strikes) if run.watch.strikes else frozenset()
         lines = frozenset(run.watch.struck_lines - self._struck_lines) if run.watch.strikes else frozenset()
         self._strikes |= strikes

@@ -20,15 +20,15 @@ import trio
 
 from ._coverage import CancellationCoverage
 from ._exploration import Exploration
-from ._explore import ScenarioError, explore
+from ._explore import DEFAULT_BUDGET, explore
 from ._parked import is_machinery
 from ._plan import Plan, ReplayError
 from ._report import CancellationBug, Failure, Report
+from ._usual import ScenarioError
 from .pytest_plugin import MARKER, NOTED, SHOWN, ExplorationWarning
 
 __all__ = ["run_explored"]
 
-_BUDGET: Final = 10.0
 _DEEP: Final = 10
 _MOST_SHOWN: Final = 3
 
@@ -84,15 +84,14 @@ def _parameters(function: Callable[..., object]) -> set[str]:
 
 
 def _settings(item: pytest.Function) -> dict[str, Any]:
-    settings: dict[str, Any] = {"budget": _BUDGET}
+    settings: dict[str, Any] = {}
     for marker in reversed(list(item.iter_markers(MARKER))):
         settings |= marker.kwargs
-    if settings["budget"] is None:
-        settings["budget"] = _BUDGET
     if item.config.getoption("explore_deep"):
-        settings["budget"] *= _DEEP
         if settings.get("runs") is not None:
             settings["runs"] *= _DEEP
+        if settings.get("budget") is not None or settings.get("runs") is None:
+            settings["budget"] = _DEEP * (settings.get("budget") or DEFAULT_BUDGET)
     if sources := item.config.getoption("explore_source"):
         settings["source"] = sources
     return settings
@@ -209,8 +208,7 @@ def _fail(item: pytest.Function, report: Report, *, kept: bool) -> None:
 
 
 def _text(item: pytest.Function, failure: Failure, *, kept: bool) -> str:
-    # The last line is for those who call `explore`.
-    lines = [line for line in str(failure).splitlines() if not line.startswith("replay it: explore(")]
+    lines = failure.text.splitlines()
     if kept:
         lines.insert(1, "  (a run kept from the last failure, tried first)")
     if failure.exception is not None:

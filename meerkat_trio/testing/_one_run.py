@@ -7,30 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, final
 from weakref import WeakKeyDictionary
 
-import attrs
 import trio
 
-from ._controlled_run import RunSettings, Scenario, TracedRun, listening
+from ._controlled_run import RunSettings, Scenario, listening
 from ._coverage import measure
-from ._engine import LocalEngine, Survey, actual_plan
-from ._explore import ScenarioError
+from ._engine import LocalEngine, Survey, actual_plan, survey_of
 from ._plan import Plan
 from ._report import CancellationBug, Failure, Report
-from ._trace import difference
+from ._traced_run import TracedRun
 from ._trio_internals import require_internals
+from ._usual import BASES, name_of, require_untouched, settle
 
 if TYPE_CHECKING:
     from ._findings import Finding
 
 __all__ = ["OneRun", "one_run"]
-
-_PLAIN_RUNS: Final = 200
-
-# How many plain runs show a failure is counted once: whoever makes a failing run smaller meets it a hundred times.
-_plain: dict[object, int] = {}
 
 # What is usual in a scenario, by the scenario and the settings asked for: learned once as long as the scenario lives.
 _usual: WeakKeyDictionary[Scenario, dict[RunSettings, tuple[RunSettings, Survey]]] = WeakKeyDictionary()
@@ -48,8 +42,8 @@ def one_run(scenario: Scenario, settings: RunSettings) -> Iterator[OneRun]:
     require_internals()
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("a schedule makes its own Trio runs: call it from a synchronous function")
-    with listening() as prepare:
-        yield OneRun(scenario, LocalEngine(scenario, settings, prepare))
+    with listening():
+        yield OneRun(scenario, LocalEngine(scenario, settings))
 
 
 @final
@@ -70,52 +64,17 @@ class OneRun:
         engine.settings, self.usual = known[asked]
         """What there is to decide in the run without any deviation and cancellation."""
 
-    @property
-    def _name(self) -> str:
-        function: Any = self._scenario
-        while hasattr(function, "func"):
-            function = function.func
-        return getattr(function, "__qualname__", type(function).__qualname__).replace("<locals>.", "")
-
     def _settle(self) -> Survey:
-        engine = self._engine
-        engine.settings = attrs.evolve(engine.settings, learning=True)
-        base = self._repeatable(Plan())
-        if base.finding is None and not base.victims:
-            engine.settings = attrs.evolve(engine.settings, automatic=True)
-            base = self._trace(Plan())
-            engine.settings = attrs.evolve(engine.settings, sites=frozenset(base.sites))
-            base = self._trace(Plan())
-        passing = [run for run in (base, self._trace(Plan(order="newest"))) if run.finding is None]
-        engine.settings = attrs.evolve(
-            engine.settings,
-            learning=False,
-            exempt=frozenset().union(*(run.left for run in passing)),
-            escapes=frozenset().union(*(run.watch.escapes for run in passing)),
-        )
+        base = settle(self._engine, self._scenario)[0]
+        self._runs += len(BASES)
         if base.finding is not None:
             self._raise(base, base.finding)
-        return Survey(
-            points=tuple(base.points),
-            decisions=tuple(base.scheduler.decisions),
-            choices=tuple(base.choices),
-            ties=tuple(base.ties),
-            ticks=tuple(base.scheduler.ticks),
-        )
-
-    def _repeatable(self, plan: Plan) -> TracedRun:
-        first, second = self._trace(plan), self._trace(plan)
-        if (differs := difference(first.trace, second.trace)) is not None:
-            raise ScenarioError(f"{self._name} is not deterministic: two runs with the same choices differ.{differs}")
-        return first
+        return survey_of(base)
 
     def _trace(self, plan: Plan) -> TracedRun:
         self._runs += 1
         run = self._engine.trace(plan)
-        if run.world.touched is not None:
-            raise ScenarioError(
-                f"{self._name} uses {run.world.touched}: that can be neither ordered nor repeated; replace it by a fake"
-            )
+        require_untouched(run.world.touched, self._scenario)
         return run
 
     def look(self, plan: Plan) -> TracedRun:
@@ -147,33 +106,21 @@ class OneRun:
             message=finding.message,
             plan=plan,
             found_after=1,
-            plain=self._plain_runs_that_show(finding),
+            plain=None,
             trace=tuple(run.trace),
             note="it fails by itself, without any cancellation and in the usual order" if plan == Plan() else None,
             exception=finding.exception,
         )
         report = Report(
-            scenario=self._name,
+            scenario=name_of(self._scenario),
             failures=(failure,),
             runs=self._runs,
             schedules=1,
             points=len(plan.strikes),
             cancelled=bool(plan.strikes),
+            traces=1,
             exhausted=False,
             strikes=frozenset(run.watch.strikes),
             coverage=measure((), (), ()),
         )
-        raise CancellationBug(f"{self._name}: {failure}", report) from finding.exception
-
-    def _plain_runs_that_show(self, finding: Finding) -> int:
-        key = self._key(), finding.signature
-        if key not in _plain:
-            runs = (self._engine.make(Plan(order=seed)).finding for seed in range(_PLAIN_RUNS))
-            _plain[key] = sum(found is not None and found.signature == finding.signature for found in runs)
-        return _plain[key]
-
-    def _key(self) -> object:
-        function: Any = self._scenario
-        while hasattr(function, "func"):
-            function = function.func
-        return getattr(function, "__code__", function)
+        raise CancellationBug(f"{name_of(self._scenario)}: {failure}", report) from finding.exception

@@ -13,9 +13,10 @@ import attrs
 from attrs import field, frozen
 from hypothesis import strategies as st
 
-from ._controlled_run import RunSettings, Scenario, TracedRun
+from ._controlled_run import RunSettings, Scenario
 from ._one_run import OneRun, one_run
 from ._plan import Deviation, Hold, Order, Plan, Strike
+from ._traced_run import TracedRun
 
 __all__ = ["Schedule", "schedules"]
 
