@@ -16,7 +16,7 @@ import trio
 from . import authority
 from ._exceptions import SessionExists, SessionNotRegistered
 from ._parts import SessionSettings
-from ._policy import Backoff, RespawnPolicy
+from ._policy import Backoff, RespawnPolicy, as_float
 from ._reports import MachineStatistics
 from ._session import Session, require_callable, require_text
 from ._subscription import StepStream
@@ -282,9 +282,15 @@ class MeerkatMachine:
                 stream.close()
 
     def begin_close(self) -> None:
-        """Tell every session to end, then cancel all of them at once. For `open_machine`."""
-        self._tell_all()
-        self._root_scope.cancel()
+        """Tell every session to end, then cancel all of them at once.
+
+        For `open_machine`, and for a session that takes the machine down.
+        """
+        try:
+            self._tell_all()
+        finally:
+            # Whatever goes wrong above, a tree that nobody cancels would stay for ever.
+            self._root_scope.cancel()
 
     def _tell_all(self) -> None:
         self._closed = True
@@ -322,7 +328,7 @@ async def open_machine(
     **Cancellation:** a cancellation around the block reaches its body; the sessions are then ended as above. Nothing is
     left behind: no task, no open claim.
     """
-    if not isinstance(grace, int | float) or not grace >= 0:
+    if not _is_grace(grace):
         raise ValueError(f"grace: seconds, 0 or more, are needed, not {grace!r}")
     if not isinstance(respawn, RespawnPolicy | None):
         raise TypeError(f"respawn: a RespawnPolicy is needed, not {respawn!r}")
@@ -333,7 +339,7 @@ async def open_machine(
             raise TypeError(f"{name}: a function is needed, not {function!r}")
     machine = MeerkatMachine(
         respawn=respawn or RespawnPolicy(),
-        grace=grace,
+        grace=as_float(grace),
         strict=strict,
         limiter=limiter,
         new_id=new_id,
@@ -360,6 +366,13 @@ async def open_machine(
         raise BaseExceptionGroup("the body and a session failed", [failure, group]) from None
     if failure is not None:
         raise failure
+
+
+def _is_grace(seconds: object) -> bool:
+    try:
+        return isinstance(seconds, int | float) and as_float(seconds) >= 0
+    except ValueError:
+        return False
 
 
 def _bare(error: BaseException) -> BaseException:

@@ -77,6 +77,7 @@ async def test_more_bad_arguments_of_register_are_named() -> None:
     ("arguments", "message"),
     [
         ({"grace": -1}, "grace: seconds, 0 or more"),
+        ({"grace": 10**400}, "grace: seconds, 0 or more"),
         ({"grace": "x"}, "grace: seconds, 0 or more, are needed, not 'x'"),
         ({"respawn": RespawnPolicy.manual}, "respawn: a RespawnPolicy is needed"),
         ({"limiter": 5}, "limiter: a trio.CapacityLimiter is needed, not 5"),
@@ -240,6 +241,16 @@ async def test_silent_intents_are_several_texts(intents: Any) -> None:
     async with rigged() as (_, _machine, session):
         with pytest.raises(TypeError, match="intents: several texts are needed"):
             await session.set_silent_intents(intents)
+
+
+@pytest.mark.parametrize("field", ["first", "factor", "limit", "jitter"])
+def test_a_back_off_takes_no_number_beyond_a_float(field: str) -> None:
+    with pytest.raises(ValueError, match="a float can hold"):
+        Backoff(**{field: 10**400})
+    with pytest.raises(TypeError):
+        Backoff(**{field: "1"})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a float can hold"):
+        RespawnPolicy(within=10**400)
 
 
 def test_a_back_off_never_overflows() -> None:
