@@ -53,6 +53,7 @@ class MeerkatMachine:
         "_respawn",
         "_root",
         "_root_scope",
+        "_serving",
         "_sessions",
         "_strict",
         "_subscriptions",
@@ -77,6 +78,7 @@ class MeerkatMachine:
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
         self._floors: dict[SessionId, Counters] = {}
+        self._serving: dict[int, SessionTasks] = {}
         self._subscriptions: list[StepStream] = []
         self._root: trio.Nursery | None = None
         self._root_scope = trio.CancelScope(shield=True)
@@ -150,6 +152,7 @@ class MeerkatMachine:
             tasks = SessionTasks(
                 SessionState.initial(session_id),
                 settings,
+                serving=self._serving,
                 subscriptions=self._subscriptions,
                 on_over=self._forget_ended,
                 on_fatal=self._tell_all,

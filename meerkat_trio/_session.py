@@ -209,7 +209,8 @@ class Session:
             TransitionRejected: somebody else owns the ingress, or the live drain has another mode or time-out.
             DrainNotStarted: the drain ended before it served.
             trio.ClosedResourceError: ``comms`` is closed, or the machine closed meanwhile.
-            trio.BusyResourceError: somebody else is claiming from ``comms``.
+            trio.BusyResourceError: somebody else is claiming from ``comms``; or another session of this machine serves
+                it, or the instance that it would take over.
             TypeError, ValueError: an argument is of no use; or ``comms`` cannot take over from the instance that is
                 bound, which then stays bound.
 
@@ -267,6 +268,8 @@ class Session:
             await self._wait_left(leaving)
         result, steps = self._plan_attach(comms, request)
         previous = tasks.bound_comms
+        tasks.require_unserved(comms)
+        tasks.require_unserved(previous)
         if result is not IngressResult.UNCHANGED:
             # Both may refuse, and then nothing has changed: neither there nor here.
             comms.claim_ready(lanes=NO_LANES)

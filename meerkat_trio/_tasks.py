@@ -101,6 +101,7 @@ class SessionTasks:
         "on_over",
         "queue",
         "room_scope",
+        "serving",
         "session",
         "settings",
         "shutting_down",
@@ -113,6 +114,7 @@ class SessionTasks:
         state: authority.SessionState,
         settings: SessionSettings,
         *,
+        serving: dict[int, SessionTasks],
         subscriptions: list[StepStream],
         on_over: Callable[[SessionTasks], None],
         on_fatal: Callable[[], None],
@@ -124,6 +126,8 @@ class SessionTasks:
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
         self.abandoned: deque[Abandoned] | None = None
+        # Which session of the machine serves a comms runtime, by the identity of that instance.
+        self.serving: dict[int, SessionTasks] = serving
         self.subscriptions: list[StepStream] = subscriptions
         self.on_over: Callable[[SessionTasks], None] = on_over
         self.on_fatal: Callable[[], None] = on_fatal
@@ -298,6 +302,7 @@ class SessionTasks:
     def resettle(self, settings: SessionSettings) -> None:
         """Take the settings with which a stopped session is revived."""
         self.settings = settings
+        self._restarts = ()
         self.queue.bound = settings.work_queue
         if self.abandoned is not None:
             self.counts.abandoned_forgotten += max(0, len(self.abandoned) - settings.abandoned_limit)
@@ -394,7 +399,8 @@ class SessionTasks:
             raise RuntimeError("a drain was started without a comms runtime")
         if isinstance(step.input, authority.RespawnDue):
             self.counts.respawns += 1
-        self.binding = Binding(generation, self.bound_comms)
+            self._restarts += (trio.current_time(),)
+        self._bind(generation, self.bound_comms)
         self._start_child(self._drain_child)
 
     def _swap_drain(self, generation: int) -> None:
@@ -402,7 +408,8 @@ class SessionTasks:
         if old is None or self.bound_comms is None:
             raise RuntimeError("a drain was rebound that is not there")
         self.counts.rebinds += 1
-        self.binding = Binding(generation, self.bound_comms)
+        self._release(old)
+        self._bind(generation, self.bound_comms)
         old.scope.cancel()
         _logger.debug(
             "session %s: drain %d replaces %d",
@@ -410,6 +417,19 @@ class SessionTasks:
             generation,
             old.generation,
         )
+
+    def _bind(self, generation: int, comms: CommsRuntime) -> None:
+        self.binding = Binding(generation, comms)
+        self.serving.setdefault(id(comms), self)
+
+    def _release(self, binding: Binding) -> None:
+        if self.serving.get(id(binding.comms)) is self:
+            del self.serving[id(binding.comms)]
+
+    def require_unserved(self, comms: CommsRuntime | None) -> None:
+        """Raise BusyResourceError if another session serves ``comms``: one claims at a time."""
+        if self.serving.get(id(comms), self) is not self:
+            raise trio.BusyResourceError("another session serves this comms runtime; stop its drain first")
 
     async def _drain_child(self) -> None:
         """Be the drain: one task per spawn; a rebind replaces its scope and keeps the task."""
@@ -446,6 +466,8 @@ class SessionTasks:
         except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
             self._contain(fault)
         finally:
+            if self.binding is not None:
+                self._release(self.binding)
             region = self.state.drain
             reason = authority.exit_reason(ending, region.stopping)
             self.apply(authority.DrainExited(region.generation, reason, error))
@@ -457,6 +479,8 @@ class SessionTasks:
         return failure
 
     def _serve(self, binding: Binding) -> Coroutine[Any, Any, DrainEnding]:
+        # A respawn may find that another session was given its transport meanwhile.
+        self.require_unserved(binding.comms)
         self.apply(authority.DrainStarted(binding.generation))
         region = self.state.drain
         persistent = region.mode is CommsDrainMode.PERSISTENT_HOST
@@ -469,9 +493,8 @@ class SessionTasks:
             if len(self._restarts) >= policy.max_restarts:
                 self.apply(authority.RespawnGivenUp(generation))
                 return
-            self._restarts += (now,)
             with scope:
-                await trio.sleep(policy.backoff.delay(len(self._restarts), self.settings.random))
+                await trio.sleep(policy.backoff.delay(len(self._restarts) + 1, self.settings.random))
                 self.apply(authority.RespawnDue(generation))
         except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
             self._contain(fault)

@@ -197,6 +197,29 @@ async def test_an_attach_takes_the_place_of_a_waiting_respawn(autojump_clock: ob
         assert rig.handled == ["now"]
 
 
+async def test_only_restarts_count_as_restarts(autojump_clock: object) -> None:
+    async with rigged(respawn=RespawnPolicy(max_restarts=1)) as (rig, machine, session):
+        comms = await rig.comms(kind=Crashing)
+        assert isinstance(comms, Crashing)
+        for _ in range(4):
+            # Each attach takes the place of a respawn that waits.
+            comms.crashes = 1
+            await session.attach_ingress(comms)
+            await rig.send(comms, "x")
+            await session.wait_drain_exited()
+        await trio.sleep(1)
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+        assert session.statistics().respawns == 1
+        await session.stop()
+        await machine.register("a", rig.record)
+        await session.attach_ingress(comms)
+        comms.crashes = 1
+        await rig.send(comms, "y")
+        await trio.sleep(1)
+        # A revived session starts with all its restarts.
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+
+
 async def test_an_error_while_being_stopped_is_kept() -> None:
     class Clumsy(MemoryComms):
         async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:

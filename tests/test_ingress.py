@@ -25,7 +25,7 @@ from meerkat_trio import (
     TransitionRejected,
     Unattached,
 )
-from meerkat_trio.authority import Lane
+from meerkat_trio.authority import Lane, PeerId
 
 from .rig import Rig, cancelled_elsewhere, rigged, settle
 
@@ -256,6 +256,100 @@ async def test_a_transport_that_cannot_be_claimed_from_is_not_attached() -> None
         await rig.send(comms, "still served")
         await settle()
         assert rig.handled == ["still served"]
+
+
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_transport_that_another_session_serves_is_not_attached(full: bool) -> None:
+    async with rigged("gated", work_queue=1) as (rig, machine, session):
+        comms = await rig.comms()
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        if full:
+            # With its queue full the drain does not claim from both lanes; that moment is no gap either.
+            await rig.send(comms, 0, 1)
+        for _ in range(20):
+            with pytest.raises(trio.BusyResourceError):
+                await other.attach_ingress(comms)
+        assert other.ingress_owner == Unattached()
+        rig.gate.set()
+        await rig.send(comms, "still served")
+        await settle()
+        assert rig.handled == [0, 1, "still served"][0 if full else 2 :]
+        assert session.drain.generation == 1
+
+
+async def test_of_two_sessions_that_attach_one_transport_at_once_one_serves_it(autojump_clock: object) -> None:
+    async with rigged() as (rig, machine, session):
+        comms = await rig.comms()
+        other = await machine.register("b", rig.record)
+        refused = []
+
+        async def attach(to: Session) -> None:
+            try:
+                await to.attach_ingress(comms)
+            except trio.BusyResourceError:
+                refused.append(to)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attach, session)
+            nursery.start_soon(attach, other)
+        await trio.sleep(10)
+        (left_out,) = refused
+        (served,) = {session, other} - {left_out}
+        assert (left_out.drain.generation, left_out.ingress_owner) == (0, Unattached())
+        assert served.drain.phase is CommsDrainPhase.RUNNING
+        await served.stop_drain()
+        await left_out.attach_ingress(comms)
+        await rig.send(comms, "x")
+        await settle()
+        assert rig.handled == ["x"]
+
+
+async def test_what_another_session_serves_is_not_taken_over() -> None:
+    async with rigged() as (rig, machine, session):
+        comms, rebuilt = await rig.comms(), await rig.comms()
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        await session.stop_drain()
+        await other.attach_ingress(comms)
+        with pytest.raises(trio.BusyResourceError):
+            await session.attach_ingress(rebuilt)
+        assert session.drain.phase is CommsDrainPhase.STOPPED
+        await other.attach_ingress(rebuilt)
+        await rig.send(rebuilt, "served")
+        await settle()
+        assert rig.handled == ["served"]
+        await other.detach_ingress()
+        # Nobody serves what was taken over, so it is in nobody's way.
+        assert (await session.attach_ingress(rebuilt)).result is SPAWNED
+
+
+async def test_a_respawn_leaves_a_transport_alone_that_another_session_serves_by_then(autojump_clock: object) -> None:
+    class Breaking(MemoryComms):
+        broken = False
+
+        def is_manually_trusted(self, peer_id: PeerId) -> bool:
+            if self.broken:
+                raise OSError
+            return super().is_manually_trusted(peer_id)
+
+    async with rigged(respawn=RespawnPolicy(max_restarts=1)) as (rig, machine, session):
+        comms = await rig.comms(kind=Breaking)
+        assert isinstance(comms, Breaking)
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        comms.broken = True
+        await rig.send(comms, "x")
+        await session.wait_drain_exited()
+        comms.broken = False
+        await other.attach_ingress(comms)
+        await trio.sleep(10)
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        assert session.drain.last_exit is not None
+        assert isinstance(session.drain.last_exit.error, trio.BusyResourceError)
+        await rig.send(comms, "y")
+        await settle()
+        assert (other.drain.generation, rig.handled) == (1, ["x", "y"])
 
 
 async def test_a_mob_that_attaches_again_changes_nothing_of_its_ownership() -> None:
