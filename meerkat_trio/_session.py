@@ -413,6 +413,8 @@ class Session:
     async def deliver(self, body: Any, *, sender: PeerId | None = None) -> None:
         """Queue a message without a transport, waiting while the work queue is full.
 
+        Once it was full, what waits in the transport has its part first: then half of the queue has to be free.
+
         Args:
             body: what the handler finds in ``run.message.body``.
             sender: in whose name; by default this process's own.
@@ -446,14 +448,8 @@ class Session:
 
     async def _deliver_in_turn(self, envelope: Envelope) -> None:
         tasks = self._tasks
-
-        def goes_on() -> bool | None:
-            return True if tasks.has_room_for_delivery() or not tasks.state.takes_work else None
-
         async with tasks.line.in_turn():
-            # The drain may take the place between the wake-up and the moment in which this task runs.
-            while goes_on() is None:
-                await tasks.waiters.wait(goes_on)
+            await tasks.wait_for_room()
             self._require_admission(envelope, waiting=True)
             tasks.offer(envelope, AdmissionTrust.LOCAL)
 
@@ -464,6 +460,9 @@ class Session:
 
         Returns how many messages are still queued: none, unless there was no executor or it was detached meanwhile; the
         next executor finishes them. None when called from inside.
+
+        A handler is waited for as long as it takes, without the grace time. Two handlers that retire each other's
+        session therefore wait for ever; `trio.fail_after` bounds it, and `stop` and the machine's end cut it short.
 
         Raises:
             SessionEnded: the session is ending or has ended, or ended before the queue was empty.

@@ -216,6 +216,8 @@ class SessionTasks:
             case authority.MessageAbandoned():
                 pass  # `finish_run` keeps the message with its error, which the authority does not know
             case authority.SessionRetired():
+                # Work that nobody takes any more is in nobody's way: its senders are answered.
+                self._open_lane()
                 _logger.debug("session %s: retired", step.session_id)
             case authority.SessionFinished(cause=cause):
                 self._finish(cause)
@@ -511,8 +513,8 @@ class SessionTasks:
     # --- admission ----------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """Say whether the work queue takes another message."""
-        return self.queue.has_room()
+        """Say whether another message may be offered: there is room, or it would be refused in any case."""
+        return self.queue.has_room() or not self.state.takes_work
 
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
@@ -546,17 +548,34 @@ class SessionTasks:
 
     # --- the session's own entrance -----------------------------------------------------------------
 
-    def has_room_for_delivery(self) -> bool:
-        """Say whether there is room that the transport does not wait for as well.
-
-        While its lane is shut neither gets in before half of the queue is free; else a steady flow of deliveries would
-        take every place as it becomes free, and the lane would stay shut.
-        """
-        return self.room_scope is None and self.queue.has_room()
-
     def may_deliver(self) -> bool:
         """Say whether a message may be delivered at once, without overtaking another that waits."""
-        return not self.line and self.has_room_for_delivery()
+        return not self.line and self._has_room_for_delivery()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the first of the line may deliver, or the session takes no work any more.
+
+        **Cancellation:** nothing is lost.
+        """
+        # The drain may take the place between the wake-up and the moment in which this task runs.
+        while self.state.takes_work and not self._has_room_for_delivery():
+            await self.waiters.wait(self._has_opened if self.queue.has_room() else self._has_freed)
+
+    def _has_room_for_delivery(self) -> bool:
+        """Say whether there is room that nothing in the transport waits for as well.
+
+        While something there waits before a shut lane, neither gets in before half of the queue is free; else a steady
+        flow of deliveries would take every place as it becomes free, and the lane would stay shut.
+        """
+        if not self.queue.has_room():
+            return False
+        return self.room_scope is None or self.binding is None or not self.binding.comms.statistics().work_waiting
+
+    def _has_opened(self) -> bool | None:
+        return True if self.room_scope is None or not self.state.takes_work else None
+
+    def _has_freed(self) -> bool | None:
+        return True if self.queue.has_room() or not self.state.takes_work else None
 
     def _dropped(self, effect: Effect) -> DropReason:
         if not isinstance(effect, Dropped):

@@ -11,6 +11,7 @@ import trio
 from meerkat_trio import (
     AbandonCause,
     Backoff,
+    DropReason,
     ReceiptStatus,
     SessionPhase,
     SessionRun,
@@ -312,6 +313,21 @@ async def test_who_waits_to_deliver_to_a_session_that_retires_is_refused() -> No
         assert session.statistics().dropped == {}
 
 
+async def test_who_sends_to_a_retired_session_with_a_full_queue_is_answered() -> None:
+    async with rigged(None, work_queue=2) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        receipts = await rig.send(comms, *range(4))
+        await settle()
+        assert await session.retire() == 2
+        receipts += await rig.send(comms, 4)
+        await settle()
+        assert [receipt.reason for receipt in receipts] == [None, None, *[DropReason.NOT_ADMITTED_IN_PHASE] * 3]
+        await session.attach_executor(rig.record)
+        await settle()
+        assert rig.handled == [0, 1]
+
+
 async def test_retiring_says_what_is_left() -> None:
     async with rigged(None) as (rig, _, session):
         for number in range(3):
@@ -341,6 +357,28 @@ async def test_waiting_deliveries_get_in_in_their_order() -> None:
         rig.gate.set()
         await settle()
         assert rig.handled == list(range(9))
+
+
+async def test_a_delivery_waits_for_one_place_where_nothing_waits_in_the_transport(autojump_clock: object) -> None:
+    async def takes_its_time(run: SessionRun) -> None:
+        await trio.sleep(10)
+        handled.append(run.message.body)
+
+    handled: list[object] = []
+    async with rigged(None, work_queue=8) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        await rig.send(comms, *range(8))
+        await session.attach_executor(takes_its_time)
+        await trio.sleep(5)
+        await session.deliver("next")
+        assert handled == [0]
+        # While something waits there, half of the queue has to be free.
+        await rig.send(comms, "remote")
+        await session.deliver("last")
+        assert len(handled) == 5
+        await trio.sleep(100)
+        assert handled[8:] in (["next", "remote", "last"], ["next", "last", "remote"])
 
 
 async def test_deliveries_do_not_keep_the_transport_out() -> None:
