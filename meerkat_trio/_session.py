@@ -146,7 +146,7 @@ class Session:
         require_callable(handler)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_living()
-        steps = self._tasks.authority.rehearse(authority.AttachExecutor())
+        steps = self._tasks.rehearse(authority.AttachExecutor())
         self._tasks.handler = handler
         self._tasks.commit(steps)
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -259,7 +259,7 @@ class Session:
         waited = False
         while True:
             self._require_living(waiting=waited)
-            tasks.authority.rehearse(request)
+            tasks.rehearse(request)
             drain = tasks.state.drain
             if not drain.live or drain.stopping is None:
                 break
@@ -303,7 +303,7 @@ class Session:
             result, inputs = IngressResult.UNCHANGED, (request,)
         else:
             result, inputs = IngressResult.REBOUND, (request, authority.RebindDrain())
-        return result, tasks.authority.rehearse(*inputs)
+        return result, tasks.rehearse(*inputs)
 
     async def _wait_started(self, generation: int) -> None:
         tasks = self._tasks
@@ -349,7 +349,7 @@ class Session:
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_not_ended()
-        steps = tasks.authority.rehearse(authority.StopDrain(DrainStopping.DETACH), authority.DetachIngress(by))
+        steps = tasks.rehearse(authority.StopDrain(DrainStopping.DETACH), authority.DetachIngress(by))
         stopped = _stopped_generation(tasks)
         tasks.commit(steps)
         if isinstance(tasks.state.ingress, Unattached):
@@ -518,9 +518,8 @@ class Session:
     async def _end(self, input_: authority.Stop | authority.Unregister | authority.Destroy) -> SessionEnd | None:
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
-        session = tasks.state.session
-        if session.ended is not None and (
-            session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
+        if tasks.has_ended and (
+            tasks.state.session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
         ):
             raise SessionEnded(self.id)
         tasks.apply(input_)
@@ -536,7 +535,7 @@ class Session:
         return await tasks.waiters.wait(outcome)
 
     def _require_living(self, *, waiting: bool = False) -> None:
-        if self._tasks.state.session.ending is not None:
+        if self._tasks.state.session.ending is not None or self._tasks.has_ended:
             if waiting and self._tasks.shutting_down:
                 raise trio.ClosedResourceError("the machine closed meanwhile")
             raise SessionEnded(self.id)
@@ -548,7 +547,7 @@ class Session:
             raise authority.TransitionRejected(self.phase, refused, "phase")
 
     def _require_not_ended(self) -> None:
-        if self._tasks.state.session.ended is not None:
+        if self._tasks.has_ended:
             raise SessionEnded(self.id)
 
 

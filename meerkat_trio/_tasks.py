@@ -153,6 +153,11 @@ class SessionTasks:
         """The session's current state."""
         return self.authority.state
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session has ended, in its authority or, where that could not be told, in its tasks alone."""
+        return self.state.session.ended is not None or (self.is_over and self.end is not None)
+
     # --- applying and realising ---------------------------------------------------------------------
 
     def apply(self, input_: Input) -> Step:
@@ -160,12 +165,23 @@ class SessionTasks:
         try:
             step = self.authority.apply(input_)
         except authority.InvariantViolated as error:
-            if self.error is None:
-                self.fault(error)
+            self._broken(error)
             raise
         if step.effects or self.subscriptions or self.waiters.waiting:
             self._publish(step)
         return step
+
+    def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
+        """Apply inputs one upon the other without committing; see `commit`."""
+        try:
+            return self.authority.rehearse(*inputs)
+        except authority.InvariantViolated as error:
+            self._broken(error)
+            raise
+
+    def _broken(self, error: authority.InvariantViolated) -> None:
+        if self.error is None:
+            self.fault(error)
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit rehearsed steps and realise them in order."""
@@ -299,6 +315,7 @@ class SessionTasks:
         self.is_over = False
         self.end = None
         self.error = None
+        self.waiters.open()
         nursery.start_soon(self.run, name=f"session {self.state.session.session_id}")
 
     def resettle(self, settings: SessionSettings) -> None:
@@ -354,8 +371,7 @@ class SessionTasks:
             _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
             self._finish(Ending.STOP)
         self.on_over(self)
-        self.waiters.ask()
-        self.waiters.fail(lambda: trio.ClosedResourceError("the session ended meanwhile"))
+        self.waiters.close(lambda: trio.ClosedResourceError("the session ended meanwhile"))
 
     def _finish(self, cause: Ending) -> None:
         failed_attempts = self.queue.attempt - 1
