@@ -6,6 +6,7 @@ A message stays at the head of the queue until it is consumed or abandoned, so w
 
 from __future__ import annotations
 
+import contextvars
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, RunId
 
-__all__ = ["Executor", "Run", "WorkQueue", "is_own_cancellation"]
+__all__ = ["Executor", "Run", "WorkQueue", "is_being_cancelled", "is_own_cancellation", "split_cancelled"]
 
 S = TypeVar("S")
 
@@ -108,9 +109,30 @@ class ExecutorHost(Protocol):
         """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
 
 
+def is_being_cancelled() -> bool:
+    """Whether the calling task is being cancelled, so that a Cancelled it meets is its own."""
+    return trio.current_effective_deadline() == -math.inf
+
+
 def is_own_cancellation(error: BaseException) -> bool:
     """Whether a Cancelled belongs to the calling task; one that was carried over from another task is a failure."""
-    return isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf
+    return isinstance(error, trio.Cancelled) and is_being_cancelled()
+
+
+def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """Split an error into what of it is Cancelled and the rest, each None if there is none."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)
+    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
+
+
+def _has_strayed(context: contextvars.Context) -> bool:
+    """Whether a variable was set in the current context since ``context`` was copied from it."""
+    try:
+        # Nothing was set: both share their insides, and no value is looked at.
+        return contextvars.copy_context() != context
+    except Exception:  # noqa: BLE001 - two values that do not compare are not the same
+        return True
 
 
 Handler: TypeAlias = Callable[[Run[S]], Awaitable[None]]
@@ -236,18 +258,16 @@ class Executor:
             await self._handler(Run(self._session, message, queue.attempt, admission))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an attempt
             return self._failed(run_id, error)
-        except BaseExceptionGroup as group:
-            # The handler was cancelled, and something in its own nurseries failed over that.
-            cancelled, rest = group.split(trio.Cancelled)
-            host.finish_run(run_id, RunOutcome.RETURNED, rest)
-            if cancelled is None or not isinstance(rest, Exception | None):
+        except BaseException as error:
+            cancelled, rest = split_cancelled(error)
+            fatal = not isinstance(rest, Exception | None)
+            if not fatal and not is_being_cancelled():
+                return self._failed(run_id, error)  # noqa: ASYNC104 - the Cancelled belongs to another task
+            # The handler was cancelled; what its own tasks failed with over that is kept.
+            host.finish_run(run_id, RunOutcome.RETURNED, None if cancelled is None else rest)
+            if cancelled is None or fatal:
                 raise
             raise cancelled from None
-        except BaseException as error:
-            if isinstance(error, trio.Cancelled) and not is_own_cancellation(error):
-                return self._failed(run_id, error)  # noqa: ASYNC104 - it belongs to another task
-            host.finish_run(run_id, RunOutcome.RETURNED, None)
-            raise
         else:
             host.finish_run(run_id, RunOutcome.CONSUMED, None)
             return False

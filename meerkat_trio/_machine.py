@@ -155,7 +155,7 @@ class MeerkatMachine:
                 serving=self._serving,
                 subscriptions=self._subscriptions,
                 on_over=self._forget_ended,
-                on_fatal=self._tell_all,
+                on_fatal=self.begin_close,
             )
             tasks.session = Session(tasks, self._new_id)
         elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
@@ -269,7 +269,7 @@ class MeerkatMachine:
     async def run_tree(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be the task under which all sessions live, until `begin_close`. For `open_machine`.
 
-        **Cancellation:** shielded; ended by `begin_close` alone.
+        **Cancellation:** shielded; ended by `begin_close` alone, or by a session that fails for good.
         """
         try:
             with self._root_scope:

@@ -24,7 +24,7 @@ import trio
 
 from . import authority
 from ._drain import Verdict, drain
-from ._executor import Executor, WorkQueue, is_own_cancellation
+from ._executor import Executor, WorkQueue, is_being_cancelled, is_own_cancellation, split_cancelled
 from ._parts import Binding, Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
@@ -270,8 +270,9 @@ class SessionTasks:
                         self._executor_is_out()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in here is this session's alone
             self._contain(error)
-        except BaseException as error:
-            if not is_own_cancellation(error):
+        except BaseException:
+            # Being cancelled, the machine closes: everybody was told before.
+            if not is_being_cancelled():
                 self.on_fatal()
             raise
         finally:
@@ -453,6 +454,7 @@ class SessionTasks:
         """Be the drain: one task per spawn; a rebind replaces its scope and keeps the task."""
         ending = DrainEnding.CANCELLED
         error: BaseException | None = None
+        fatal = False
         try:
             while (binding := self.binding) is not None:
                 ending, error = DrainEnding.CANCELLED, None
@@ -462,19 +464,17 @@ class SessionTasks:
                         ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise
-                except Exception as failure:  # noqa: BLE001 - whatever a transport raises
+                except BaseException as failure:  # noqa: ASYNC103 - a Cancelled of another task is a failure
+                    cancelled, rest = split_cancelled(failure)
+                    fatal = not isinstance(rest, Exception | None)
+                    if cancelled is not None and not fatal and is_being_cancelled():
+                        # Cancelled from above; what the transport's own tasks failed with over that is kept.
+                        error = rest
+                        raise cancelled from None
                     # Taken over, and told so before the scope's cancellation could arrive: a rebind, not a failure.
                     if not isinstance(failure, trio.ClosedResourceError) or self.binding is binding:
                         ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
-                except BaseExceptionGroup as failures:
-                    # Cancelled from above while the transport's own nursery failed: keep what failed.
-                    cancelled, error = failures.split(trio.Cancelled)
-                    raise cancelled or failures from None
-                except BaseException as failure:  # noqa: ASYNC103 - a Cancelled of another task is a failure
-                    if is_own_cancellation(failure):
-                        raise
-                    ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
-                    if not isinstance(failure, trio.Cancelled):
+                    if fatal:
                         raise
                 if self.binding is binding:
                     break
@@ -489,6 +489,9 @@ class SessionTasks:
             region = self.state.drain
             reason = authority.exit_reason(ending, region.stopping)
             self.apply(authority.DrainExited(region.generation, reason, error))
+            if fatal:
+                # The machine goes down with it; told first, the handlers that run keep their grace.
+                self.on_fatal()
 
     def _drain_failed(self, binding: Binding, failure: BaseException) -> BaseException:
         _logger.error(

@@ -277,8 +277,11 @@ async def test_a_run_shows_itself(autojump_clock: object) -> None:
     assert shown == ["<Run 'id-1' attempt 1> a actionable_message"]
 
 
-async def test_a_cancelled_of_another_task_is_a_failed_attempt(autojump_clock: object) -> None:
-    foreign = await cancelled_elsewhere()
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancelled_of_another_task_is_a_failed_attempt(grouped: bool, autojump_clock: object) -> None:
+    foreign: BaseException = await cancelled_elsewhere()
+    if grouped:
+        foreign = BaseExceptionGroup("of the handler", [foreign, OSError()])
 
     async def carries_over(_: SessionRun) -> None:
         raise foreign

@@ -22,6 +22,7 @@ from meerkat_trio import (
     Session,
     SessionEnded,
     SessionOwned,
+    SessionRun,
     TransitionRejected,
     Unattached,
 )
@@ -379,8 +380,34 @@ async def test_a_transport_that_raises_no_exception_proper_is_kept_as_the_reason
     assert isinstance(session.drain.last_exit.error, Odd)
 
 
-async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport() -> None:
-    foreign = await cancelled_elsewhere()
+async def test_handlers_keep_their_grace_when_a_transport_takes_the_machine_down(autojump_clock: object) -> None:
+    class Breaking(MemoryComms):
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+            await trio.sleep(1)
+            raise Odd
+
+    done = []
+
+    async def takes_its_time(run: SessionRun) -> None:
+        await trio.sleep(3)
+        done.append(run.session.id)
+
+    with pytest.raises(Odd):
+        async with rigged(None) as (rig, machine, session):
+            other = await machine.register("b", takes_its_time)
+            await session.attach_executor(takes_its_time)
+            await session.deliver("x")
+            await other.deliver("x")
+            await session.attach_ingress(await rig.comms(kind=Breaking))
+            await trio.sleep_forever()
+    assert sorted(done) == ["a", "b"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport(grouped: bool) -> None:
+    foreign: BaseException = await cancelled_elsewhere()
+    if grouped:
+        foreign = BaseExceptionGroup("of the transport", [foreign, OSError()])
 
     class Carrying(MemoryComms):
         async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:

@@ -14,6 +14,7 @@ from meerkat_trio import (
     DrainExitReason,
     DropReason,
     Ending,
+    EnvelopeKind,
     InvariantViolated,
     ReceiptStatus,
     RespawnPolicy,
@@ -632,6 +633,101 @@ async def test_a_session_that_cannot_even_be_stopped_ends_all_the_same(monkeypat
         await other.deliver("y")
         await settle()
         assert rig.handled == ["y"]
+
+
+async def test_calls_on_a_session_that_could_not_even_be_stopped_are_answered(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    async with rigged() as (rig, machine, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        monkeypatch.setattr(_mutator, "broken_invariant", lambda *_: "everything")
+        with pytest.raises(InvariantViolated):
+            await session.set_silent_intents(["x"])
+        await settle()
+        monkeypatch.undo()
+        with trio.fail_after(1):
+            for call in (
+                session.stop,
+                session.destroy,
+                session.retire,
+                session.stop_drain,
+                session.detach_executor,
+                session.detach_ingress,
+                lambda: session.attach_ingress(comms),
+                lambda: session.attach_executor(rig.record),
+                lambda: session.deliver("x"),
+            ):
+                with pytest.raises(SessionEnded):
+                    await call()
+            with pytest.raises(trio.ClosedResourceError, match="ended meanwhile"):
+                await session.wait_drain_exited()
+        # Its id and its transport are free again.
+        again = await machine.register("a", rig.record)
+        await again.attach_ingress(comms)
+        await rig.send(comms, "y")
+        await settle()
+        assert rig.handled == ["y"]
+
+
+async def test_a_fault_met_in_a_dry_run_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = rules.broken_invariant
+
+    def breaks(old: rules.SessionState, new: rules.SessionState) -> str | None:
+        return "no owner" if isinstance(new.ingress, rules.SessionOwned) else original(old, new)
+
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        monkeypatch.setattr(_mutator, "broken_invariant", breaks)
+        with pytest.raises(InvariantViolated):
+            await session.attach_ingress(comms)
+        await settle()
+        assert session.phase is SessionPhase.STOPPED
+        assert session.end is not None
+        assert isinstance(session.end.error, InvariantViolated)
+
+
+async def test_drains_get_no_grace_when_a_strict_fault_takes_the_machine_down(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    original = rules.broken_invariant
+
+    def breaks(old: rules.SessionState, new: rules.SessionState) -> str | None:
+        return "no requests" if new.requests.inbound else original(old, new)
+
+    monkeypatch.setattr(_mutator, "broken_invariant", breaks)
+
+    async def takes_its_time(_: SessionRun) -> None:
+        await trio.sleep(3)
+        done.append("slow")
+
+    done: list[str] = []
+    with pytest.raises(InvariantViolated):
+        async with rigged(None, strict=True) as (rig, machine, session):
+            comms = await rig.comms()
+            await session.attach_executor(takes_its_time)
+            await session.attach_ingress(comms)
+            other = await machine.register("b")
+            await other.attach_ingress(await rig.comms("b"))
+            await session.deliver("x")
+            await settle()
+            await rig.peer.send(rig.envelope(comms, kind=EnvelopeKind.REQUEST, intent="any", correlation="c"))
+            await other.wait_drain_exited()
+            done.append("drain")
+            await trio.sleep_forever()
+    assert done == ["drain", "slow"]
+
+
+async def test_an_error_while_closing_leaves_no_tree_behind(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    def breaks(_: object) -> None:
+        raise LookupError("while closing")
+
+    with trio.fail_after(60), pytest.raises(LookupError, match="while closing"):
+        async with rigged("gated", grace=1.0) as (_, _, session):
+            await session.deliver("x")
+            monkeypatch.setattr("meerkat_trio._tasks.SessionTasks.shut_down", breaks)
 
 
 async def test_the_body_and_a_strict_fault_come_out_together(broken_rule: list[bool]) -> None:
