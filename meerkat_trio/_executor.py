@@ -227,6 +227,15 @@ class Executor:
         return self._stopping or (self._finishing and not self._queue.work)
 
     async def _work(self) -> None:
+        context = contextvars.copy_context()
+        try:
+            await self._work_in(context)
+        finally:
+            if _has_strayed(context):
+                # For the next executor, which this task does not serve before it has waited for it.
+                trio.lowlevel.current_task().context = context
+
+    async def _work_in(self, context: contextvars.Context) -> None:
         queue, limiter = self._queue, self._limiter
         turns = BATCH
         while not self._stopping:
@@ -245,6 +254,10 @@ class Executor:
                 else:
                     async with limiter:
                         failed = not self._stopping and await self._handle(queue.work[0])
+                if _has_strayed(context):
+                    # What a handler has set is gone with it: the task goes on in a fresh copy from its next step on.
+                    trio.lowlevel.current_task().context = context.copy()
+                    await trio.lowlevel.checkpoint()
                 if failed and not self._is_done():
                     await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
 

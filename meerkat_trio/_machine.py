@@ -100,7 +100,8 @@ class MeerkatMachine:
 
         Args:
             session_id: not blank.
-            executor: called with every message; can be attached later. It runs in the caller's context as it is now.
+            executor: called with every message; can be attached later. It runs in the caller's context as it is now;
+                what it sets there (`contextvars`) the next message does not see.
             work_queue: messages admitted and not handled, at the most; 1 or more.
             max_attempts: attempts per message before it is abandoned; 1 or more.
             abandoned_limit: abandoned messages kept, the oldest are forgotten first; 1 or more.

@@ -141,7 +141,7 @@ class Session:
             TransitionRejected: there is an executor already.
 
         **Cancellation:** cancelled, there is no executor; returned, it stands. It runs in the session's task, in the
-        context of `MeerkatMachine.register`, not in the caller's.
+        context of `MeerkatMachine.register`, not in the caller's, afresh for every attempt.
         """
         require_callable(handler)
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -208,6 +208,44 @@ async def test_handlers_run_in_the_context_of_register() -> None:
     assert seen == ["register"]
 
 
+class Incomparable:
+    """Says nothing about being equal, as arrays do."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("compare element by element")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("value", ["handler", Incomparable()])
+async def test_what_a_handler_sets_in_its_context_no_other_attempt_sees(value: object, autojump_clock: object) -> None:
+    inherited: contextvars.ContextVar[object] = contextvars.ContextVar("inherited")
+    own: contextvars.ContextVar[object] = contextvars.ContextVar("own", default="unset")
+    seen: list[tuple[object, object]] = []
+
+    async def handler(run: SessionRun) -> None:
+        seen.append((inherited.get(), own.get()))
+        inherited.set(value)
+        own.set(value)
+        await trio.lowlevel.checkpoint()
+        assert own.get() is value
+        if run.message.body == "fails" and run.attempt == 1:
+            raise LookupError
+        if run.message.body == "stays":
+            await trio.sleep_forever()
+
+    inherited.set("register")
+    async with rigged(None, grace=0.0) as (_, _, session):
+        await session.attach_executor(handler)
+        for body in ("x", "fails", "stays"):
+            await session.deliver(body)
+        await trio.sleep(1)
+        await session.detach_executor()
+        await session.attach_executor(handler)
+        await settle()
+    assert seen == [("register", "unset")] * 5
+
+
 async def test_a_handler_whose_tasks_fail_over_its_cancellation_stops_nothing_else(autojump_clock: object) -> None:
     async with rigged(None, grace=0.0) as (rig, machine, session):
 
