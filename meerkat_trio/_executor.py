@@ -59,17 +59,20 @@ Work: TypeAlias = "tuple[Envelope, AdmissionClass]"
 class WorkQueue:
     """What was admitted and not yet handled: first in, first out, with the attempts of its head."""
 
-    __slots__ = ("attempt", "bound", "work")
+    __slots__ = ("attempt", "bound", "error", "work")
 
     work: deque[Work] | None
     """The messages; made on first use, for an empty deque is larger than the rest of an idle session's queue."""
     attempt: int
     """The number of the next attempt at the head, from 1 up."""
+    error: BaseException | None
+    """What the last attempt at the head failed with."""
 
     def __init__(self, bound: int) -> None:
         self.bound: int = bound
         self.work = None
         self.attempt = 1
+        self.error = None
 
     def __len__(self) -> int:
         return 0 if self.work is None else len(self.work)
@@ -88,7 +91,9 @@ class WorkQueue:
         """Remove the head."""
         if not self.work:
             raise IndexError("no message is queued")
-        self.attempt = 1
+        if self.attempt != 1:
+            self.attempt = 1
+            self.error = None
         return self.work.popleft()
 
     def drain_all(self) -> tuple[Work, ...]:
@@ -96,6 +101,7 @@ class WorkQueue:
         work = tuple(self.work or ())
         self.work = None
         self.attempt = 1
+        self.error = None
         return work
 
 
@@ -290,6 +296,7 @@ class Executor:
     def _failed(self, run_id: RunId, error: BaseException) -> bool:
         if self._queue.attempt < self._max_attempts:
             self._queue.attempt += 1
+            self._queue.error = error
             self._host.finish_run(run_id, RunOutcome.RETRY, error)
             return True
         self._host.finish_run(run_id, RunOutcome.ABANDONED, error)

@@ -237,7 +237,7 @@ class MeerkatMachine:
     @asynccontextmanager
     async def _subscribed(self, buffer: int) -> AsyncGenerator[StepStream, None]:
         stream = StepStream(buffer)
-        if self._closed:
+        if self._root is None:
             stream.close()
         self._subscriptions.append(stream)
         try:
@@ -282,6 +282,7 @@ class MeerkatMachine:
                         # The nursery closes now: from here on no session may be started in it.
                         self._closed = True
         finally:
+            self._root = None
             for stream in self._subscriptions:
                 stream.close()
 

@@ -375,7 +375,7 @@ class SessionTasks:
         self.waiters.close(lambda: trio.ClosedResourceError("the session ended meanwhile"))
 
     def _finish(self, cause: Ending) -> None:
-        failed_attempts = self.queue.attempt - 1
+        failed_attempts, last_error = self.queue.attempt - 1, self.queue.error
         work = self.queue.drain_all()
         for message, _ in work:
             self._abandon(
@@ -383,9 +383,11 @@ class SessionTasks:
                     message=message,
                     cause=AbandonCause.SESSION_ENDED,
                     attempts=failed_attempts,
+                    error=last_error,
                 )
             )
-            failed_attempts = 0
+            # Only the head was tried.
+            failed_attempts, last_error = 0, None
         session_id = self.state.session.session_id
         # An ending that was raised while it was being joined hands back what the lower one found.
         earlier = () if self.end is None or self.is_over else self.end.unfinished

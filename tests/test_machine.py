@@ -317,6 +317,25 @@ async def test_ending_twice_at_once_ends_as_far_as_the_farther_one() -> None:
         assert len(machine) == 0
 
 
+async def test_what_is_handed_back_after_an_attempt_names_its_error() -> None:
+    async def fails(_: SessionRun) -> None:
+        raise LookupError("why")
+
+    async with rigged(None) as (_, _, session):
+        await session.attach_executor(fails)
+        await session.deliver("tried")
+        await session.deliver("behind")
+        await settle()
+        await session.stop()
+        tried, behind = session.abandoned
+        assert (tried.cause, tried.attempts, repr(tried.error)) == (
+            AbandonCause.SESSION_ENDED,
+            1,
+            "LookupError('why')",
+        )
+        assert (behind.attempts, behind.error) == (0, None)
+
+
 async def test_what_was_not_handled_is_handed_back() -> None:
     async with rigged(None, grace=0.0, retry_backoff=Backoff(first=1000.0, limit=1000.0)) as (_, _, session):
 
@@ -776,6 +795,27 @@ async def test_every_step_of_every_session_is_seen_in_order() -> None:
         ("b", "Register"),
         ("b", "Stop"),
     ]
+
+
+async def test_who_begins_to_watch_while_the_machine_closes_sees_what_is_left(autojump_clock: object) -> None:
+    seen = []
+    async with trio.open_nursery() as nursery, open_machine() as machine:
+
+        async def watch_late() -> None:
+            await trio.sleep(1)
+            async with machine.subscribe() as steps:
+                seen.extend([type(step.input).__name__ async for step in steps])
+            async with machine.subscribe() as steps:
+                assert [step async for step in steps] == []
+
+        async def takes_its_time(_: SessionRun) -> None:
+            await trio.sleep(2)
+
+        session = await machine.register("a", takes_its_time)
+        await session.deliver("x")
+        await settle()
+        nursery.start_soon(watch_late)
+    assert seen == ["RunFinished", "ExecutorStopped"]
 
 
 async def test_a_slow_reader_misses_steps_and_holds_nobody_up() -> None:
