@@ -6,6 +6,7 @@ first, and the sessions are told in order when the body is left. What is shielde
 
 from __future__ import annotations
 
+import logging
 import random as _random
 import uuid
 from contextlib import asynccontextmanager
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from .authority import DrainExit, SessionId
 
 __all__ = ["MeerkatMachine", "open_machine"]
+
+_logger: Final = logging.getLogger("meerkat_trio.machine")
 
 _RETRY_BACKOFF: Final = Backoff()
 
@@ -299,6 +302,7 @@ class MeerkatMachine:
 
     def _tell_all(self) -> None:
         self._closed = True
+        _logger.debug("the machine closes: %d sessions", len(self._sessions))
         for tasks in tuple(self._sessions.values()):
             tasks.shut_down()
 

@@ -65,6 +65,8 @@ _REQUEST: Final = EnvelopeKind.REQUEST
 __all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
+_drain_logger: Final = logging.getLogger("meerkat_trio.drain")
+_executor_logger: Final = logging.getLogger("meerkat_trio.executor")
 
 _HANDLED_BY_EXECUTOR: Final = frozenset(
     {
@@ -220,7 +222,7 @@ class SessionTasks:
                 if self._respawn_scope is not None:
                     self._respawn_scope.cancel()
             case authority.RespawnExhausted(generation=generation):
-                _logger.warning("session %s: drain %d failed too often", step.session_id, generation)
+                _drain_logger.warning("session %s: drain %d failed too often", step.session_id, generation)
             case authority.StartExecutor():
                 self._start_executor()
             case authority.StopExecutor():
@@ -496,7 +498,7 @@ class SessionTasks:
                 self.on_fatal()
 
     def _drain_failed(self, binding: Binding, failure: BaseException) -> BaseException:
-        _logger.error(
+        _drain_logger.error(
             "session %s: drain %d failed", self.state.session.session_id, binding.generation, exc_info=failure
         )
         return failure
@@ -643,7 +645,7 @@ class SessionTasks:
         elif outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt
             message, _ = self.queue.pop()
-            _logger.warning(
+            _executor_logger.warning(
                 "session %s: gave up message %s: %r",
                 self.state.session.session_id,
                 message.id,
@@ -664,7 +666,9 @@ class SessionTasks:
             counts.returned += 1
             if error is not None:
                 session_id = self.state.session.session_id
-                _logger.error("session %s: a handler's tasks failed over its cancellation", session_id, exc_info=error)
+                _executor_logger.error(
+                    "session %s: a handler's tasks failed over its cancellation", session_id, exc_info=error
+                )
         self.apply(RunFinished(run_id, outcome))
 
     def _done_with(self, message: Envelope) -> None:
