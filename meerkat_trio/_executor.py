@@ -7,13 +7,13 @@ A message stays at the head of the queue until it is consumed or abandoned, so w
 from __future__ import annotations
 
 import contextvars
-import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
+from ._cancelled import is_being_cancelled, split_cancelled
 from ._drain import BATCH
 from .authority import RunOutcome
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, RunId
 
-__all__ = ["Executor", "Run", "WorkQueue", "is_being_cancelled", "is_own_cancellation", "split_cancelled"]
+__all__ = ["Executor", "Run", "WorkQueue"]
 
 S = TypeVar("S")
 
@@ -113,23 +113,6 @@ class ExecutorHost(Protocol):
 
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
         """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
-
-
-def is_being_cancelled() -> bool:
-    """Whether the calling task is being cancelled, so that a Cancelled it meets is its own."""
-    return trio.current_effective_deadline() == -math.inf
-
-
-def is_own_cancellation(error: BaseException) -> bool:
-    """Whether a Cancelled belongs to the calling task; one that was carried over from another task is a failure."""
-    return isinstance(error, trio.Cancelled) and is_being_cancelled()
-
-
-def split_cancelled(error: BaseException) -> tuple[BaseException | None, BaseException | None]:
-    """Split an error into what of it is Cancelled and the rest, each None if there is none."""
-    if isinstance(error, BaseExceptionGroup):
-        return error.split(trio.Cancelled)
-    return (error, None) if isinstance(error, trio.Cancelled) else (None, error)
 
 
 def _has_strayed(context: contextvars.Context) -> bool:
@@ -286,7 +269,7 @@ class Executor:
             host.finish_run(run_id, RunOutcome.RETURNED, None if cancelled is None else rest)
             if cancelled is None or fatal:
                 raise
-            raise cancelled from None
+            raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
         else:
             host.finish_run(run_id, RunOutcome.CONSUMED, None)
             return False

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from ._drain_task import DrainTask
     from ._policy import Random
     from ._session import Handler
     from .authority import DrainExit, SessionId
@@ -81,7 +82,7 @@ class MeerkatMachine:
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
         self._floors: dict[SessionId, Counters] = {}
-        self._serving: dict[int, SessionTasks] = {}
+        self._serving: dict[int, DrainTask] = {}
         self._subscriptions: list[StepStream] = []
         self._root: trio.Nursery | None = None
         self._root_scope = trio.CancelScope(shield=True)

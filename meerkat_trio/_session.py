@@ -268,8 +268,8 @@ class Session:
             await self._wait_left(leaving)
         result, steps = self._plan_attach(comms, request)
         previous = tasks.bound_comms
-        tasks.require_unserved(comms)
-        tasks.require_unserved(previous)
+        tasks.drain.require_unserved(comms)
+        tasks.drain.require_unserved(previous)
         if result is not IngressResult.UNCHANGED:
             # Both may refuse, and then nothing has changed: neither there nor here.
             comms.claim_ready(lanes=NO_LANES)
@@ -391,7 +391,7 @@ class Session:
             last_exit = tasks.state.drain.last_exit
             if last_exit is None or last_exit.generation < generation:
                 return None
-            return None if tasks.is_respawning and not tasks.state.drain.live else last_exit
+            return None if tasks.drain.is_respawning and not tasks.state.drain.live else last_exit
 
         return await self._join(outcome)
 

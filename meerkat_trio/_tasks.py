@@ -9,13 +9,13 @@ The driving contract:
 5. What is shielded is bounded by the grace time.
 6. The cancel scope is kept, never the task. Stopping means cancel and join.
 
-The session's own task is its executor: it parks when there is nothing to handle. The drain is its child.
+The session's own task is its executor: it parks when there is nothing to handle. The drain is its child, in
+`_drain_task`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from . import authority
-from ._drain import Verdict, drain
-from ._executor import Executor, WorkQueue, is_being_cancelled, is_own_cancellation, split_cancelled
-from ._parts import Binding, Counts, Line, SessionSettings
+from ._cancelled import is_being_cancelled, is_own_cancellation
+from ._drain import Verdict
+from ._drain_task import DrainTask
+from ._executor import Executor, WorkQueue
+from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
 from .authority import (
@@ -34,8 +36,6 @@ from .authority import (
     Admit,
     Admitted,
     BeginRun,
-    CommsDrainMode,
-    DrainEnding,
     Dropped,
     DropReason,
     Ending,
@@ -45,10 +45,11 @@ from .authority import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from ._executor import Handler
     from ._messages import Envelope
+    from ._parts import Binding
     from ._subscription import StepStream
     from .abc import CommsRuntime
     from .authority import Authority, Effect, Input, RunId, Step
@@ -65,7 +66,6 @@ _REQUEST: Final = EnvelopeKind.REQUEST
 __all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
-_drain_logger: Final = logging.getLogger("meerkat_trio.drain")
 _executor_logger: Final = logging.getLogger("meerkat_trio.executor")
 
 _HANDLED_BY_EXECUTOR: Final = frozenset(
@@ -84,14 +84,12 @@ class SessionTasks:
     __slots__ = (
         "_parked",
         "_pending",
-        "_respawn_scope",
-        "_restarts",
         "_task",
         "abandoned",
         "authority",
-        "binding",
         "bound_comms",
         "counts",
+        "drain",
         "end",
         "error",
         "executor",
@@ -103,7 +101,6 @@ class SessionTasks:
         "on_over",
         "queue",
         "room_scope",
-        "serving",
         "session",
         "settings",
         "shutting_down",
@@ -116,7 +113,7 @@ class SessionTasks:
         state: authority.SessionState,
         settings: SessionSettings,
         *,
-        serving: dict[int, SessionTasks],
+        serving: dict[int, DrainTask],
         subscriptions: list[StepStream],
         on_over: Callable[[SessionTasks], None],
         on_fatal: Callable[[], None],
@@ -128,14 +125,12 @@ class SessionTasks:
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
         self.abandoned: deque[Abandoned] | None = None
-        # Which session of the machine serves a comms runtime, by the identity of that instance.
-        self.serving: dict[int, SessionTasks] = serving
         self.subscriptions: list[StepStream] = subscriptions
         self.on_over: Callable[[SessionTasks], None] = on_over
         self.on_fatal: Callable[[], None] = on_fatal
         self.handler: Handler[Any] | None = None
         self.executor: Executor | None = None
-        self.binding: Binding | None = None
+        self.drain: DrainTask = DrainTask(self, serving)
         self.bound_comms: CommsRuntime | None = None
         self.room_scope: trio.CancelScope | None = None
         self.end: SessionEnd | None = None
@@ -147,8 +142,6 @@ class SessionTasks:
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
         self._pending: tuple[tuple[Callable[..., Awaitable[None]], tuple[object, ...]], ...] = ()
-        self._respawn_scope: trio.CancelScope | None = None
-        self._restarts: tuple[float, ...] = ()
 
     @property
     def state(self) -> authority.SessionState:
@@ -159,6 +152,11 @@ class SessionTasks:
     def has_ended(self) -> bool:
         """Whether the session has ended, in its authority or, where that could not be told, in its tasks alone."""
         return self.state.session.ended is not None or (self.is_over and self.end is not None)
+
+    @property
+    def binding(self) -> Binding | None:
+        """What the drain is to serve now."""
+        return self.drain.binding
 
     # --- applying and realising ---------------------------------------------------------------------
 
@@ -210,19 +208,17 @@ class SessionTasks:
                 self._swap_drain(generation)
             case authority.CancelDrain():
                 # While the machine shuts down, its root scope is cancelled once for all drains.
-                if self.binding is not None and not self.shutting_down:
-                    self.binding.scope.cancel()
+                if not self.shutting_down:
+                    self.drain.cancel()
             case authority.DrainEnded(exit=drain_exit):
-                self.binding = None
+                self.drain.binding = None
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
-                self._respawn_scope = trio.CancelScope()
-                self._start_child(self._respawn, generation, self._respawn_scope)
+                self.drain.schedule_respawn(generation)
             case authority.CancelRespawn():
-                if self._respawn_scope is not None:
-                    self._respawn_scope.cancel()
+                self.drain.cancel_respawn()
             case authority.RespawnExhausted(generation=generation):
-                _drain_logger.warning("session %s: drain %d failed too often", step.session_id, generation)
+                self.drain.give_up(generation)
             case authority.StartExecutor():
                 self._start_executor()
             case authority.StopExecutor():
@@ -271,7 +267,7 @@ class SessionTasks:
                         # It was attached, and this task was cancelled before it could serve.
                         self._executor_is_out()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in here is this session's alone
-            self._contain(error)
+            self.contain(error)
         except BaseException:
             # Being cancelled, the machine closes: everybody was told before.
             if not is_being_cancelled():
@@ -324,7 +320,7 @@ class SessionTasks:
     def resettle(self, settings: SessionSettings) -> None:
         """Take the settings with which a stopped session is revived."""
         self.settings = settings
-        self._restarts = ()
+        self.drain.forget_restarts()
         self.queue.bound = settings.work_queue
         if self.abandoned is not None:
             self.counts.abandoned_forgotten += max(0, len(self.abandoned) - settings.abandoned_limit)
@@ -337,7 +333,8 @@ class SessionTasks:
         # A handler that was told before, without a shield, keeps what is left of its time.
         self._stop_executor()
 
-    def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+    def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task in the session's nursery, as soon as there is one."""
         if self.nursery is None:
             self._pending += ((child, args),)
         else:
@@ -353,7 +350,8 @@ class SessionTasks:
             if self.nursery is not None:
                 self.nursery.cancel_scope.cancel()
 
-    def _contain(self, error: Exception) -> None:
+    def contain(self, error: Exception) -> None:
+        """Stop the session because of a fault of ours; the machine with it if it is strict."""
         if self.settings.strict:
             self.on_fatal()
             raise error
@@ -420,118 +418,16 @@ class SessionTasks:
     def _start_drain(self, generation: int, step: Step) -> None:
         if self.bound_comms is None:
             raise RuntimeError("a drain was started without a comms runtime")
-        if isinstance(step.input, authority.RespawnDue):
-            self.counts.respawns += 1
-            self._restarts += (trio.current_time(),)
-        self._bind(generation, self.bound_comms)
-        self._start_child(self._drain_child)
+        is_respawn = isinstance(step.input, authority.RespawnDue)
+        self.counts.respawns += is_respawn
+        self.drain.start(generation, self.bound_comms, is_respawn=is_respawn)
 
     def _swap_drain(self, generation: int) -> None:
-        old = self.binding
-        if old is None or self.bound_comms is None:
-            raise RuntimeError("a drain was rebound that is not there")
+        if self.bound_comms is None:
+            raise RuntimeError("a drain was rebound without a comms runtime")
         self.counts.rebinds += 1
-        self._release(old)
-        self._bind(generation, self.bound_comms)
-        old.scope.cancel()
-        _logger.debug(
-            "session %s: drain %d replaces %d",
-            self.state.session.session_id,
-            generation,
-            old.generation,
-        )
-
-    def _bind(self, generation: int, comms: CommsRuntime) -> None:
-        self.binding = Binding(generation, comms)
-        self.serving.setdefault(id(comms), self)
-
-    def _release(self, binding: Binding) -> None:
-        if self.serving.get(id(binding.comms)) is self:
-            del self.serving[id(binding.comms)]
-
-    def require_unserved(self, comms: CommsRuntime | None) -> None:
-        """Raise BusyResourceError if another session serves ``comms``: one claims at a time."""
-        if self.serving.get(id(comms), self) is not self:
-            raise trio.BusyResourceError("another session serves this comms runtime; stop its drain first")
-
-    async def _drain_child(self) -> None:
-        """Be the drain: one task per spawn; a rebind replaces its scope and keeps the task."""
-        ending = DrainEnding.CANCELLED
-        error: BaseException | None = None
-        fatal = False
-        try:
-            while (binding := self.binding) is not None:
-                ending, error = DrainEnding.CANCELLED, None
-                try:
-                    with binding.scope:
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                        ending = await self._serve(binding)
-                except authority.InvariantViolated:
-                    raise
-                except BaseException as failure:  # noqa: ASYNC103 - a Cancelled of another task is a failure
-                    cancelled, rest = split_cancelled(failure)
-                    fatal = not isinstance(rest, Exception | None)
-                    if cancelled is not None and not fatal and is_being_cancelled():
-                        # Cancelled from above; what the transport's own tasks failed with over that is kept.
-                        error = rest
-                        raise cancelled from None
-                    # Taken over, and told so before the scope's cancellation could arrive: a rebind, not a failure.
-                    if not isinstance(failure, trio.ClosedResourceError) or self.binding is binding:
-                        ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
-                    if fatal:
-                        raise
-                if self.binding is binding:
-                    break
-                if error is not None:
-                    # It failed in the moment in which it was replaced; whoever watches gets to know.
-                    self.apply(authority.DrainExited(binding.generation, authority.DrainExitReason.FAILED, error))
-        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
-            self._contain(fault)
-        finally:
-            if self.binding is not None:
-                self._release(self.binding)
-            region = self.state.drain
-            reason = authority.exit_reason(ending, region.stopping)
-            self.apply(authority.DrainExited(region.generation, reason, error))
-            if fatal:
-                # The machine goes down with it; told first, the handlers that run keep their grace.
-                self.on_fatal()
-
-    def _drain_failed(self, binding: Binding, failure: BaseException) -> BaseException:
-        _drain_logger.error(
-            "session %s: drain %d failed", self.state.session.session_id, binding.generation, exc_info=failure
-        )
-        return failure
-
-    def _serve(self, binding: Binding) -> Coroutine[Any, Any, DrainEnding]:
-        # A respawn may find that another session was given its transport meanwhile.
-        self.require_unserved(binding.comms)
-        self.apply(authority.DrainStarted(binding.generation))
-        region = self.state.drain
-        persistent = region.mode is CommsDrainMode.PERSISTENT_HOST
-        return drain(binding.comms, self, binding, idle_timeout=math.inf if persistent else region.idle_timeout)
-
-    async def _respawn(self, generation: int, scope: trio.CancelScope) -> None:
-        policy, now = self.settings.respawn, trio.current_time()
-        self._restarts = tuple(then for then in self._restarts if then > now - policy.within)
-        try:
-            if len(self._restarts) >= policy.max_restarts:
-                self.apply(authority.RespawnGivenUp(generation))
-                return
-            with scope:
-                await trio.sleep(policy.backoff.delay(len(self._restarts) + 1, self.settings.random))
-                self.apply(authority.RespawnDue(generation))
-        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
-            self._contain(fault)
-        finally:
-            if self._respawn_scope is scope:
-                self._respawn_scope = None
-            self.waiters.ask()
-
-    @property
-    def is_respawning(self) -> bool:
-        """Whether a task waits to respawn the drain, or is about to end."""
-        return self._respawn_scope is not None
+        old = self.drain.swap(generation, self.bound_comms)
+        _logger.debug("session %s: drain %d replaces %d", self.state.session.session_id, generation, old)
 
     # --- admission ----------------------------------------------------------------------------------
 
@@ -544,7 +440,7 @@ class SessionTasks:
         sender = envelope.sender
         if trust is None:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
-            binding = self.binding
+            binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
@@ -592,7 +488,8 @@ class SessionTasks:
         """
         if not self.queue.has_room():
             return False
-        return self.room_scope is None or self.binding is None or not self.binding.comms.statistics().work_waiting
+        binding = self.drain.binding
+        return self.room_scope is None or binding is None or not binding.comms.statistics().work_waiting
 
     def _has_opened(self) -> bool | None:
         return True if self.room_scope is None or not self.state.takes_work else None

@@ -201,7 +201,7 @@ def agree(session: Session) -> None:
     if tasks.binding is not None:
         assert tasks.binding.generation == region.generation
     children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
-    assert children <= 1 + tasks.is_respawning
+    assert children <= 1 + tasks.drain.is_respawning
     assert region.phase is not CommsDrainPhase.STARTING or children == 1
     if tasks.is_over:
         assert tasks.state.session.ended in set(Ending)

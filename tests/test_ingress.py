@@ -488,7 +488,7 @@ async def test_a_drain_that_ends_before_it_serves_is_reported_to_who_attached(mo
         raise OSError("no way in")
 
     async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
-        monkeypatch.setattr("meerkat_trio._tasks.SessionTasks._serve", breaks)
+        monkeypatch.setattr("meerkat_trio._drain_task.DrainTask._serve", breaks)
         with pytest.raises(DrainNotStarted) as caught:
             await session.attach_ingress(await rig.comms())
         assert caught.value.exit.reason is DrainExitReason.FAILED
