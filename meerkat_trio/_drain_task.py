@@ -93,6 +93,10 @@ class DrainTask:
         if self.binding is not None:
             self.binding.scope.cancel()
 
+    def end(self) -> None:
+        """Serve nothing any more: the task has said how it ended."""
+        self.binding = None
+
     def require_unserved(self, comms: CommsRuntime | None) -> None:
         """Raise BusyResourceError if another session serves ``comms``: one claims at a time."""
         if self._serving.get(id(comms), self) is not self:

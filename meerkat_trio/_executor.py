@@ -87,6 +87,11 @@ class WorkQueue:
             self.work = deque()
         self.work.append(work)
 
+    def keep_head(self, error: BaseException) -> None:
+        """Leave the head where it is: an attempt has failed, and another one is to follow."""
+        self.attempt += 1
+        self.error = error
+
     def pop(self) -> Work:
         """Remove the head."""
         if not self.work:
@@ -278,8 +283,7 @@ class Executor:
 
     def _failed(self, run_id: RunId, error: BaseException) -> bool:
         if self._queue.attempt < self._max_attempts:
-            self._queue.attempt += 1
-            self._queue.error = error
+            self._queue.keep_head(error)
             self._host.finish_run(run_id, RunOutcome.RETRY, error)
             return True
         self._host.finish_run(run_id, RunOutcome.ABANDONED, error)

@@ -211,7 +211,7 @@ class SessionTasks:
                 if not self.shutting_down:
                     self.drain.cancel()
             case authority.DrainEnded(exit=drain_exit):
-                self.drain.binding = None
+                self.drain.end()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
                 self.drain.schedule_respawn(generation)

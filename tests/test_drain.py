@@ -18,6 +18,7 @@ from meerkat_trio import (
     ReceiptStatus,
     RespawnPolicy,
     SessionPhase,
+    SessionRun,
 )
 from meerkat_trio._drain import BATCH
 from meerkat_trio.authority import Lane, ResponseStatus
@@ -218,6 +219,33 @@ async def test_only_restarts_count_as_restarts(autojump_clock: object) -> None:
         await trio.sleep(1)
         # A revived session starts with all its restarts.
         assert session.drain.phase is CommsDrainPhase.RUNNING
+
+
+async def test_each_part_of_the_shell_has_its_logger(caplog: pytest.LogCaptureFixture, autojump_clock: object) -> None:
+    caplog.set_level("DEBUG", "meerkat_trio")
+
+    async def fails(_: SessionRun) -> None:
+        raise LookupError
+
+    async with rigged(None, max_attempts=1, respawn=RespawnPolicy.manual()) as (rig, _, session):
+        comms = await rig.comms(kind=Crashing)
+        assert isinstance(comms, Crashing)
+        await session.attach_executor(fails)
+        await session.attach_ingress(await rig.comms())
+        await session.attach_ingress(comms)
+        comms.crashes = 1
+        await rig.send(comms, "x")
+        await session.wait_drain_exited()
+        await session.deliver("y")
+        await settle()
+    told = {(record.name, record.levelname, record.getMessage().split(": ")[-1][:18]) for record in caplog.records}
+    assert told >= {
+        ("meerkat_trio.session", "DEBUG", "drain 2 replaces 1"),
+        ("meerkat_trio.drain", "ERROR", "drain 2 failed"),
+        ("meerkat_trio.drain", "WARNING", "drain 2 failed too"),
+        ("meerkat_trio.machine", "DEBUG", "1 sessions"),
+    }
+    assert ("meerkat_trio.executor", "WARNING") in {(name, level) for name, level, _ in told}
 
 
 async def test_an_error_while_being_stopped_is_kept() -> None:

@@ -8,7 +8,8 @@ What holds at every moment:
 1. An envelope stays in its lane's queue, at its place, until it is committed. A claim only points at it, so
    putting it back needs no queue operation, and an open claim holds its slot in the bound.
 2. A sender is parked only while its lane is full; whoever makes room moves the parked envelope into the
-   queue and then wakes its sender. So a parked sender that is cancelled was not sent, a woken one was.
+   queue and then wakes its sender. So a parked sender that is cancelled was not sent, a woken one was, or its
+   receipt says that a twin was accepted before. What is parked is no twin yet.
 3. A wake-up of the claimer carries no envelope: it takes the head itself when it runs. So a claimer that is
    cancelled between the two has nothing to lose.
 4. A claim is granted only while no other is open, so no granted head can be another's.
