@@ -535,8 +535,9 @@ class Session:
         return await tasks.waiters.wait(outcome)
 
     def _require_living(self, *, waiting: bool = False) -> None:
-        if self._tasks.state.session.ending is not None or self._tasks.has_ended:
-            if waiting and self._tasks.shutting_down:
+        tasks = self._tasks
+        if tasks.is_over or tasks.state.session.ending is not None:
+            if waiting and tasks.shutting_down:
                 raise trio.ClosedResourceError("the machine closed meanwhile")
             raise SessionEnded(self.id)
 

@@ -151,7 +151,7 @@ class SessionTasks:
     @property
     def has_ended(self) -> bool:
         """Whether the session has ended, in its authority or, where that could not be told, in its tasks alone."""
-        return self.state.session.ended is not None or (self.is_over and self.end is not None)
+        return self.is_over or self.state.session.ended is not None
 
     @property
     def binding(self) -> Binding | None:
