@@ -251,6 +251,13 @@ _ADMISSION_ROWS: Final = (
         effects=(Admitted(AdmissionClass.LIFECYCLE),),
     ),
     _admit_row(
+        "drop-malformed-response",
+        "a response that says nothing of its request",
+        phases=LIVE,
+        when=lambda _, i: i.kind is EnvelopeKind.RESPONSE and i.status is None,
+        effects=(Dropped(DropReason.MALFORMED),),
+    ),
+    _admit_row(
         "admit-terminal-response",
         "the answer somebody waits for",
         phases=LIVE,
