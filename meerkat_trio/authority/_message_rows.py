@@ -224,10 +224,18 @@ _ADMISSION_ROWS: Final = (
         effects=(Admitted(AdmissionClass.ACTIONABLE_MESSAGE),),
     ),
     _admit_row(
+        "drop-duplicate-command",
+        "that command is open already",
+        phases=LIVE,
+        when=lambda s, i: _is_bridge_command(s, i) and _is_open_inbound(s, i),
+        effects=(Dropped(DropReason.DUPLICATE),),
+    ),
+    _admit_row(
         "admit-bridge-command",
         "a supervisor's command; the bridge checks who sends it",
         phases=LIVE,
         when=_is_bridge_command,
+        update=_record_inbound,
         effects=(Admitted(AdmissionClass.BRIDGE_COMMAND),),
     ),
     _admit_row(
