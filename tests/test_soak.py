@@ -193,7 +193,7 @@ class Life:
     ("sessions", "messages", "rounds"),
     [
         pytest.param(10, 40, 2, id="short"),
-        pytest.param(100, 400, 20, id="long", marks=pytest.mark.deep),
+        pytest.param(50, 200, 10, id="long", marks=pytest.mark.deep),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
