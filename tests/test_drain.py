@@ -11,9 +11,11 @@ from meerkat_trio import (
     Backoff,
     CommsDrainMode,
     CommsDrainPhase,
+    DrainExit,
     DrainExitReason,
     DropReason,
     EnvelopeKind,
+    IngressResult,
     MemoryComms,
     ReceiptStatus,
     RespawnPolicy,
@@ -58,6 +60,25 @@ async def test_a_rebind_restarts_the_clock(autojump_clock: object) -> None:
         await session.attach_ingress(await rig.comms(), mode=CommsDrainMode.TIMED, idle_timeout=10.0)
         await session.wait_drain_exited()
         assert trio.current_time() - start == pytest.approx(16)
+
+
+async def test_who_waits_for_the_drain_waits_on_after_a_rebind() -> None:
+    exits: list[DrainExit | None] = []
+    async with rigged() as (rig, _, session), trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            exits.append(await session.wait_drain_exited())
+
+        await session.attach_ingress(await rig.comms())
+        for _ in range(2):
+            nursery.start_soon(wait)
+        await settle()
+        assert (await session.attach_ingress(await rig.comms())).result is IngressResult.REBOUND
+        await settle()
+        assert exits == []
+        await session.stop_drain()
+        await settle()
+        assert exits == 2 * [DrainExit(generation=2, reason=DrainExitReason.ABORTED)]
 
 
 async def test_a_message_that_comes_as_the_time_runs_out_is_taken(autojump_clock: object) -> None:

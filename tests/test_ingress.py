@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from meerkat_trio import (
+    Backoff,
     CommsDrainMode,
     CommsDrainPhase,
     DrainExitReason,
@@ -26,23 +27,35 @@ from meerkat_trio import (
     TransitionRejected,
     Unattached,
 )
-from meerkat_trio.authority import Lane, PeerId
+from meerkat_trio.authority import DrainStopping, Lane, PeerId
 
 from .rig import Rig, cancelled_elsewhere, rigged, settle
+from .test_defects import Crashing
 
 SPAWNED, REBOUND, UNCHANGED = IngressResult.SPAWNED, IngressResult.REBOUND, IngressResult.UNCHANGED
 TIMED, ATTACHED = CommsDrainMode.TIMED, CommsDrainMode.ATTACHED_SESSION
 
 
 async def prepare(rig: Rig, session: Session, now: str) -> MemoryComms:
-    """Bring the session to where the table's first column says; return what is, or was last, bound."""
-    comms = await rig.comms("a")
+    """Bring the session to where the table's first column says; return what is, or was last, bound.
+
+    "stopping" leaves no checkpoint between the word and whatever comes next.
+    """
+    comms = await rig.comms("a", kind=Crashing)
     if now == "unattached":
         return comms
+    if now.endswith("failed"):
+        comms.crashes = 1  # type: ignore[attr-defined]
     if now.startswith("mob"):
         await session.attach_mob_ingress(comms, "mob")
     else:
         await session.attach_ingress(comms)
+    if now.endswith("failed"):
+        await settle()
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+    if now.endswith("stopping"):
+        session.begin_stop_drain()
+        assert session._tasks.state.drain.stopping is DrainStopping.ABORT
     if now.endswith("aborted"):
         await session.stop_drain()
     if now.endswith("detached"):
@@ -65,16 +78,27 @@ async def prepare(rig: Rig, session: Session, now: str) -> MemoryComms:
         ("session aborted", "a", {}, (SPAWNED, False, 2)),
         ("session aborted", "a", {"mode": TIMED, "idle_timeout": 1.0}, (SPAWNED, False, 2)),
         ("session aborted", "b", {}, "owner_allows_session_attach"),
+        ("session stopping", "same", {}, (SPAWNED, False, 2)),
+        ("session stopping", "a", {}, (SPAWNED, False, 2)),
+        ("session stopping", "a", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("session stopping", "b", {}, "owner_allows_session_attach"),
+        ("session failed", "same", {}, (SPAWNED, False, 2)),
+        ("session failed", "a", {}, (SPAWNED, False, 2)),
+        ("session failed", "a", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("session failed", "b", {}, "owner_allows_session_attach"),
         ("session detached", "same", {}, (SPAWNED, True, 2)),
         ("session detached", "b", {}, (SPAWNED, True, 2)),
         ("mob live", "same", {}, "owner_allows_session_attach"),
         ("mob live", "a", {}, "owner_allows_session_attach"),
         ("mob live", "b", {"mode": TIMED}, "owner_allows_session_attach"),
         ("mob aborted", "same", {}, "owner_allows_session_attach"),
+        ("mob stopping", "same", {}, "owner_allows_session_attach"),
+        ("mob failed", "same", {}, "owner_allows_session_attach"),
+        ("mob failed", "a", {}, "owner_allows_session_attach"),
     ],
 )
 async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any], expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         bound = await prepare(rig, session, now)
         comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
         before = session.ingress_owner, session.drain
@@ -104,7 +128,13 @@ async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any]
         ("session live", "b", "mob", {}, (REBOUND, True, 2)),
         ("session live", "same", "mob", {"mode": TIMED}, "mode_matches"),
         ("session aborted", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session aborted", "a", "mob", {}, (SPAWNED, True, 2)),
         ("session aborted", "b", "mob", {}, (SPAWNED, True, 2)),
+        ("session stopping", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session stopping", "b", "mob", {"mode": TIMED}, (SPAWNED, True, 2)),
+        ("session failed", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session failed", "a", "mob", {}, (SPAWNED, True, 2)),
+        ("session failed", "b", "mob", {}, (SPAWNED, True, 2)),
         ("mob live", "same", "mob", {}, (UNCHANGED, False, 1)),
         ("mob live", "a", "mob", {}, (REBOUND, False, 2)),
         ("mob live", "b", "mob", {}, "owner_allows_mob_attach"),
@@ -112,12 +142,20 @@ async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any]
         ("mob live", "b", "other", {"mode": TIMED}, "owner_allows_mob_attach"),
         ("mob live", "a", "mob", {"mode": TIMED}, "mode_matches"),
         ("mob aborted", "a", "mob", {}, (SPAWNED, False, 2)),
+        ("mob stopping", "same", "mob", {}, (SPAWNED, False, 2)),
+        ("mob stopping", "a", "mob", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("mob stopping", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob stopping", "same", "other", {}, "owner_allows_mob_attach"),
+        ("mob failed", "same", "mob", {}, (SPAWNED, False, 2)),
+        ("mob failed", "a", "mob", {}, (SPAWNED, False, 2)),
+        ("mob failed", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob failed", "same", "other", {}, "owner_allows_mob_attach"),
         ("mob aborted", "b", "mob", {}, "owner_allows_mob_attach"),
         ("mob aborted", "same", "other", {}, "owner_allows_mob_attach"),
     ],
 )
 async def test_attach_mob_ingress(now: str, runtime_id: str, mob: str, options: dict[str, Any], expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         bound = await prepare(rig, session, now)
         comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
         before = session.ingress_owner, session.drain
@@ -149,10 +187,17 @@ async def test_attach_mob_ingress(now: str, runtime_id: str, mob: str, options: 
         ("mob live", "mob", DrainExitReason.ABORTED),
         ("mob live", "other", "detacher_owns"),
         ("mob aborted", "mob", None),
+        ("session stopping", None, DrainExitReason.ABORTED),
+        ("session failed", None, DrainExitReason.FAILED),
+        ("session failed", "mob", "detacher_owns"),
+        ("mob stopping", None, "detacher_owns"),
+        ("mob failed", None, "detacher_owns"),
+        ("mob failed", "other", "detacher_owns"),
+        ("mob failed", "mob", DrainExitReason.FAILED),
     ],
 )
 async def test_detach(now: str, by: str | None, expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         await prepare(rig, session, now)
         before = session.ingress_owner, session.drain
 
@@ -210,20 +255,55 @@ async def test_a_transport_that_cannot_take_over_changes_nothing() -> None:
         assert rig.handled == ["served"]
 
 
-@pytest.mark.parametrize("checkpoints", list(range(4)) * 3)
-async def test_an_attach_waits_for_a_drain_that_is_being_stopped(checkpoints: int) -> None:
-    async with rigged() as (rig, _, session):
-        comms = await rig.comms("a")
-        await session.attach_ingress(comms)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.stop_drain)
-            for _ in range(checkpoints):
-                await trio.lowlevel.checkpoint()
-            stopping = session._tasks.state.drain.stopping
-            update = await session.attach_ingress(comms)
-        if stopping is not None:
-            assert update == IngressUpdate(result=SPAWNED, owner_changed=False, generation=2)
-        assert (await session.attach_ingress(comms)).generation in {1, 2}
+class Lingering(MemoryComms):
+    """A transport whose claim, once cancelled, takes its time to end."""
+
+    may_end: trio.Event
+
+    async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+        try:
+            return await super().claim(lanes=lanes)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.may_end.wait()
+            raise
+
+
+@pytest.mark.parametrize("by_mob", [False, True])
+async def test_an_attach_waits_for_the_exit_of_a_drain_that_is_being_stopped(by_mob: bool) -> None:
+    updates: list[IngressUpdate] = []
+    async with rigged() as (rig, _, session), trio.open_nursery() as nursery:
+        old, new = await rig.comms("a", kind=Lingering), await rig.comms("a")
+        assert isinstance(old, Lingering)
+        old.may_end = trio.Event()
+        await session.attach_ingress(old)
+        await settle()
+
+        async def attach() -> None:
+            updates.append(await (session.attach_mob_ingress(new, "mob") if by_mob else session.attach_ingress(new)))
+
+        nursery.start_soon(session.stop_drain)
+        await settle()
+        nursery.start_soon(attach)
+        await settle()
+        assert (updates, session.ingress_owner, session.drain.generation) == ([], SessionOwned("a"), 1)
+        assert session._tasks.state.drain.stopping is DrainStopping.ABORT
+        old.may_end.set()
+        await settle()
+        assert updates == [IngressUpdate(result=SPAWNED, owner_changed=by_mob, generation=2)]
+
+
+async def test_the_failed_drain_of_a_mob_is_respawned_by_policy_in_the_mobs_name(autojump_clock: object) -> None:
+    policy = RespawnPolicy(backoff=Backoff(first=20.0, jitter=0.0))
+    async with rigged(respawn=policy) as (rig, _, session):
+        comms = await prepare(rig, session, "mob failed")
+        for call in (lambda: session.attach_ingress(comms), session.detach_ingress):
+            with pytest.raises(TransitionRejected):
+                await call()
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        await trio.sleep(21)
+        assert (session.drain.phase, session.drain.generation) == (CommsDrainPhase.RUNNING, 2)
+        assert session.ingress_owner == MobOwned(comms_runtime_id="a", mob_id="mob")
 
 
 async def test_what_woke_the_drain_before_a_detach_is_not_judged_without_its_transport() -> None:
