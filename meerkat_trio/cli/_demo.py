@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 _MOST_MESSAGES: Final = 5_000_000
-"""Of all sessions together: a plan, a receipt and a place in the audit is kept of each, some 500 bytes."""
+"""Of all sessions together: a plan, a receipt and a place in the audit is kept of each, some 300 bytes."""
 _MADE_UP_ONLY: Final = ("sessions", "messages", "senders")
 
 

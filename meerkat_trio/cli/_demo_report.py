@@ -118,8 +118,10 @@ def _print_sessions(console: Console, outcome: Outcome) -> None:
 
 def _shown(outcome: Outcome) -> list[str]:
     """Name the sessions to show: all that something is wrong with come first, however many they are."""
-    wrong = [name for name, each in outcome.sessions.items() if not each.account.balances or each.account.abandoned]
-    fine = [name for name in outcome.sessions if name not in set(wrong)]
+    wrong: list[str] = []
+    fine: list[str] = []
+    for name, each in outcome.sessions.items():
+        (fine if each.account.balances and not each.account.abandoned else wrong).append(name)
     return wrong + fine[: max(0, _SESSIONS_SHOWN - len(wrong))]
 
 
