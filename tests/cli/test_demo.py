@@ -464,7 +464,8 @@ def test_a_ledger_that_cannot_be_written_any_more_ends_the_run_and_is_named(tmp_
     ledger = tmp_path / "ledger.jsonl"
     limited = 'ulimit -f 8; exec "$@"'
     command = [sys.executable, "-m", "meerkat_trio.cli", "demo", *ENDLESS, "--ledger", str(ledger)]
-    ran = subprocess.run(["bash", "-c", limited, "bash", *command], capture_output=True, text=True, check=False)
+    command = ["bash", "-c", limited, "bash", *command]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", f"Error: --ledger {ledger}: File too large\n")
 
 
