@@ -463,6 +463,8 @@ class SessionTasks:
             return _DISMISSED
         elif admission is AdmissionClass.BRIDGE_COMMAND:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
+            if envelope.correlation is not None:
+                self.apply(authority.ReplySent(sender, envelope.correlation))
         return _ADMITTED
 
     # --- the session's own entrance -----------------------------------------------------------------

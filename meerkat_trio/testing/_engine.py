@@ -156,15 +156,20 @@ class LocalEngine:
     def outcome(self, run: ControlledRun) -> Outcome:
         """Boil a run down."""
         finding = run.finding
-        if finding is None and not isinstance(run, TracedRun) and not run.watch.strikes and run.world.touched is None:
+        if (
+            finding is None
+            and not isinstance(run, TracedRun)
+            and not run.watch.struck_lines
+            and run.world.touched is None
+        ):
             return Outcome(plan=run.plan, events=run.events, fingerprint=run.fingerprint, missed=run.missed)
         survey, reached = None, frozenset[tuple[str, int]]()
         if isinstance(run, TracedRun):
             reached = frozenset(run.reached_lines - self._reached_lines)
             self._reached_lines |= reached
             survey = survey_of(run)
-        strikes = frozenset(run.watch.strikes - self._strikes) if run.watch.strikes else frozenset()
-        lines = frozenset(run.watch.struck_lines - self._struck_lines) if run.watch.strikes else frozenset()
+        strikes = frozenset(run.watch.strikes - self._strikes)
+        lines = frozenset(run.watch.struck_lines - self._struck_lines)
         self._strikes |= strikes
         self._struck_lines |= lines
         return Outcome(
