@@ -6,13 +6,14 @@ A message stays at the head of the queue until it is consumed or abandoned, so w
 
 from __future__ import annotations
 
-import math
+import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
+from ._cancelled import is_being_cancelled, split_cancelled
 from ._drain import BATCH
 from .authority import RunOutcome
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, RunId
 
-__all__ = ["Executor", "Run", "WorkQueue", "is_own_cancellation"]
+__all__ = ["Executor", "Run", "WorkQueue"]
 
 S = TypeVar("S")
 
@@ -58,17 +59,20 @@ Work: TypeAlias = "tuple[Envelope, AdmissionClass]"
 class WorkQueue:
     """What was admitted and not yet handled: first in, first out, with the attempts of its head."""
 
-    __slots__ = ("attempt", "bound", "work")
+    __slots__ = ("attempt", "bound", "error", "work")
 
     work: deque[Work] | None
     """The messages; made on first use, for an empty deque is larger than the rest of an idle session's queue."""
     attempt: int
     """The number of the next attempt at the head, from 1 up."""
+    error: BaseException | None
+    """What the last attempt at the head failed with."""
 
     def __init__(self, bound: int) -> None:
         self.bound: int = bound
         self.work = None
         self.attempt = 1
+        self.error = None
 
     def __len__(self) -> int:
         return 0 if self.work is None else len(self.work)
@@ -83,11 +87,18 @@ class WorkQueue:
             self.work = deque()
         self.work.append(work)
 
+    def keep_head(self, error: BaseException) -> None:
+        """Leave the head where it is: an attempt has failed, and another one is to follow."""
+        self.attempt += 1
+        self.error = error
+
     def pop(self) -> Work:
         """Remove the head."""
         if not self.work:
             raise IndexError("no message is queued")
-        self.attempt = 1
+        if self.attempt != 1:
+            self.attempt = 1
+            self.error = None
         return self.work.popleft()
 
     def drain_all(self) -> tuple[Work, ...]:
@@ -95,6 +106,7 @@ class WorkQueue:
         work = tuple(self.work or ())
         self.work = None
         self.attempt = 1
+        self.error = None
         return work
 
 
@@ -108,9 +120,13 @@ class ExecutorHost(Protocol):
         """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
 
 
-def is_own_cancellation(error: BaseException) -> bool:
-    """Whether a Cancelled belongs to the calling task; one that was carried over from another task is a failure."""
-    return isinstance(error, trio.Cancelled) and trio.current_effective_deadline() == -math.inf
+def _has_strayed(context: contextvars.Context) -> bool:
+    """Whether a variable was set in the current context since ``context`` was copied from it."""
+    try:
+        # Nothing was set: both share their insides, and no value is looked at.
+        return contextvars.copy_context() != context
+    except Exception:  # noqa: BLE001 - two values that do not compare are not the same
+        return True
 
 
 Handler: TypeAlias = Callable[[Run[S]], Awaitable[None]]
@@ -205,6 +221,15 @@ class Executor:
         return self._stopping or (self._finishing and not self._queue.work)
 
     async def _work(self) -> None:
+        context = contextvars.copy_context()
+        try:
+            await self._work_in(context)
+        finally:
+            if _has_strayed(context):
+                # For the next executor, which this task does not serve before it has waited for it.
+                trio.lowlevel.current_task().context = context
+
+    async def _work_in(self, context: contextvars.Context) -> None:
         queue, limiter = self._queue, self._limiter
         turns = BATCH
         while not self._stopping:
@@ -223,6 +248,10 @@ class Executor:
                 else:
                     async with limiter:
                         failed = not self._stopping and await self._handle(queue.work[0])
+                if _has_strayed(context):
+                    # What a handler has set is gone with it: the task goes on in a fresh copy from its next step on.
+                    trio.lowlevel.current_task().context = context.copy()
+                    await trio.lowlevel.checkpoint()
                 if failed and not self._is_done():
                     await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
 
@@ -236,18 +265,16 @@ class Executor:
             await self._handler(Run(self._session, message, queue.attempt, admission))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an attempt
             return self._failed(run_id, error)
-        except BaseExceptionGroup as group:
-            # The handler was cancelled, and something in its own nurseries failed over that.
-            cancelled, rest = group.split(trio.Cancelled)
-            host.finish_run(run_id, RunOutcome.RETURNED, rest)
-            if cancelled is None or not isinstance(rest, Exception | None):
-                raise
-            raise cancelled from None
         except BaseException as error:
-            if isinstance(error, trio.Cancelled) and not is_own_cancellation(error):
-                return self._failed(run_id, error)  # noqa: ASYNC104 - it belongs to another task
-            host.finish_run(run_id, RunOutcome.RETURNED, None)
-            raise
+            cancelled, rest = split_cancelled(error)
+            fatal = not isinstance(rest, Exception | None)
+            if not fatal and not is_being_cancelled():
+                return self._failed(run_id, error)  # noqa: ASYNC104 - the Cancelled belongs to another task
+            # The handler was cancelled; what its own tasks failed with over that is kept.
+            host.finish_run(run_id, RunOutcome.RETURNED, None if cancelled is None else rest)
+            if cancelled is None or fatal:
+                raise
+            raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
         else:
             host.finish_run(run_id, RunOutcome.CONSUMED, None)
             return False
@@ -256,7 +283,7 @@ class Executor:
 
     def _failed(self, run_id: RunId, error: BaseException) -> bool:
         if self._queue.attempt < self._max_attempts:
-            self._queue.attempt += 1
+            self._queue.keep_head(error)
             self._host.finish_run(run_id, RunOutcome.RETRY, error)
             return True
         self._host.finish_run(run_id, RunOutcome.ABANDONED, error)

@@ -6,6 +6,7 @@ first, and the sessions are told in order when the body is left. What is shielde
 
 from __future__ import annotations
 
+import logging
 import random as _random
 import uuid
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import trio
 from . import authority
 from ._exceptions import SessionExists, SessionNotRegistered
 from ._parts import SessionSettings
-from ._policy import Backoff, RespawnPolicy
+from ._policy import Backoff, RespawnPolicy, as_float
 from ._reports import MachineStatistics
 from ._session import Session, require_callable, require_text
 from ._subscription import StepStream
@@ -27,11 +28,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from ._drain_task import DrainTask
     from ._policy import Random
     from ._session import Handler
     from .authority import DrainExit, SessionId
 
 __all__ = ["MeerkatMachine", "open_machine"]
+
+_logger: Final = logging.getLogger("meerkat_trio.machine")
 
 _RETRY_BACKOFF: Final = Backoff()
 
@@ -53,6 +57,7 @@ class MeerkatMachine:
         "_respawn",
         "_root",
         "_root_scope",
+        "_serving",
         "_sessions",
         "_strict",
         "_subscriptions",
@@ -77,6 +82,7 @@ class MeerkatMachine:
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
         self._floors: dict[SessionId, Counters] = {}
+        self._serving: dict[int, DrainTask] = {}
         self._subscriptions: list[StepStream] = []
         self._root: trio.Nursery | None = None
         self._root_scope = trio.CancelScope(shield=True)
@@ -98,7 +104,8 @@ class MeerkatMachine:
 
         Args:
             session_id: not blank.
-            executor: called with every message; can be attached later. It runs in the caller's context as it is now.
+            executor: called with every message; can be attached later. It runs in the caller's context as it is now;
+                what it sets there (`contextvars`) the next message does not see.
             work_queue: messages admitted and not handled, at the most; 1 or more.
             max_attempts: attempts per message before it is abandoned; 1 or more.
             abandoned_limit: abandoned messages kept, the oldest are forgotten first; 1 or more.
@@ -150,9 +157,10 @@ class MeerkatMachine:
             tasks = SessionTasks(
                 SessionState.initial(session_id),
                 settings,
+                serving=self._serving,
                 subscriptions=self._subscriptions,
                 on_over=self._forget_ended,
-                on_fatal=self._tell_all,
+                on_fatal=self.begin_close,
             )
             tasks.session = Session(tasks, self._new_id)
         elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
@@ -233,7 +241,7 @@ class MeerkatMachine:
     @asynccontextmanager
     async def _subscribed(self, buffer: int) -> AsyncGenerator[StepStream, None]:
         stream = StepStream(buffer)
-        if self._closed:
+        if self._root is None:
             stream.close()
         self._subscriptions.append(stream)
         try:
@@ -266,7 +274,7 @@ class MeerkatMachine:
     async def run_tree(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be the task under which all sessions live, until `begin_close`. For `open_machine`.
 
-        **Cancellation:** shielded; ended by `begin_close` alone.
+        **Cancellation:** shielded; ended by `begin_close` alone, or by a session that fails for good.
         """
         try:
             with self._root_scope:
@@ -278,16 +286,24 @@ class MeerkatMachine:
                         # The nursery closes now: from here on no session may be started in it.
                         self._closed = True
         finally:
+            self._root = None
             for stream in self._subscriptions:
                 stream.close()
 
     def begin_close(self) -> None:
-        """Tell every session to end, then cancel all of them at once. For `open_machine`."""
-        self._tell_all()
-        self._root_scope.cancel()
+        """Tell every session to end, then cancel all of them at once.
+
+        For `open_machine`, and for a session that takes the machine down.
+        """
+        try:
+            self._tell_all()
+        finally:
+            # Whatever goes wrong above, a tree that nobody cancels would stay for ever.
+            self._root_scope.cancel()
 
     def _tell_all(self) -> None:
         self._closed = True
+        _logger.debug("the machine closes: %d sessions", len(self._sessions))
         for tasks in tuple(self._sessions.values()):
             tasks.shut_down()
 
@@ -322,7 +338,7 @@ async def open_machine(
     **Cancellation:** a cancellation around the block reaches its body; the sessions are then ended as above. Nothing is
     left behind: no task, no open claim.
     """
-    if not isinstance(grace, int | float) or not grace >= 0:
+    if not _is_grace(grace):
         raise ValueError(f"grace: seconds, 0 or more, are needed, not {grace!r}")
     if not isinstance(respawn, RespawnPolicy | None):
         raise TypeError(f"respawn: a RespawnPolicy is needed, not {respawn!r}")
@@ -333,7 +349,7 @@ async def open_machine(
             raise TypeError(f"{name}: a function is needed, not {function!r}")
     machine = MeerkatMachine(
         respawn=respawn or RespawnPolicy(),
-        grace=grace,
+        grace=as_float(grace),
         strict=strict,
         limiter=limiter,
         new_id=new_id,
@@ -360,6 +376,13 @@ async def open_machine(
         raise BaseExceptionGroup("the body and a session failed", [failure, group]) from None
     if failure is not None:
         raise failure
+
+
+def _is_grace(seconds: object) -> bool:
+    try:
+        return isinstance(seconds, int | float) and as_float(seconds) >= 0
+    except ValueError:
+        return False
 
 
 def _bare(error: BaseException) -> BaseException:

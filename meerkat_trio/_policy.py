@@ -7,10 +7,23 @@ from typing import TypeAlias
 
 from attrs import field, frozen, validators
 
-__all__ = ["Backoff", "Random", "RespawnPolicy"]
+__all__ = ["Backoff", "Random", "RespawnPolicy", "as_float"]
 
 Random: TypeAlias = Callable[[], float]
 """A source of numbers in [0, 1), such as `random.random`."""
+
+
+def as_float(value: float) -> float:
+    """Return ``value`` as a float; an integer that no float can hold would otherwise fail in the middle of a wait.
+
+    Raises:
+        ValueError: it is too large.
+        TypeError: it is no number.
+    """
+    try:
+        return value + 0.0
+    except OverflowError:
+        raise ValueError("a number that a float can hold is needed") from None
 
 
 @frozen(kw_only=True)
@@ -19,15 +32,16 @@ class Backoff:
 
     Raises:
         ValueError: a field is out of its range.
+        TypeError: a field is no number.
     """
 
-    first: float = field(default=0.05, validator=validators.ge(0.0))
+    first: float = field(default=0.05, converter=as_float, validator=validators.ge(0.0))
     """Seconds before the first retry, 0 or more."""
-    factor: float = field(default=2.0, validator=validators.ge(1.0))
+    factor: float = field(default=2.0, converter=as_float, validator=validators.ge(1.0))
     """What each further delay is multiplied with, 1 or more."""
-    limit: float = field(default=30.0, validator=validators.ge(0.0))
+    limit: float = field(default=30.0, converter=as_float, validator=validators.ge(0.0))
     """Seconds that no delay exceeds."""
-    jitter: float = field(default=0.5, validator=[validators.ge(0.0), validators.le(1.0)])
+    jitter: float = field(default=0.5, converter=as_float, validator=[validators.ge(0.0), validators.le(1.0)])
     """The share of a delay that is left to chance, 0 to 1."""
 
     def delay(self, attempt: int, random: Random) -> float:
@@ -48,7 +62,7 @@ class RespawnPolicy:
 
     max_restarts: int = field(default=3, validator=[validators.instance_of(int), validators.ge(0)])
     """Restarts allowed in any period of ``within`` seconds; 0 restarts nothing."""
-    within: float = field(default=5.0, validator=validators.gt(0.0))
+    within: float = field(default=5.0, converter=as_float, validator=validators.gt(0.0))
     """That period in seconds."""
     backoff: Backoff = field(default=Backoff(), validator=validators.instance_of(Backoff))
     """The wait before each restart."""

@@ -141,12 +141,12 @@ class Session:
             TransitionRejected: there is an executor already.
 
         **Cancellation:** cancelled, there is no executor; returned, it stands. It runs in the session's task, in the
-        context of `MeerkatMachine.register`, not in the caller's.
+        context of `MeerkatMachine.register`, not in the caller's, afresh for every attempt.
         """
         require_callable(handler)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_living()
-        steps = self._tasks.authority.rehearse(authority.AttachExecutor())
+        steps = self._tasks.rehearse(authority.AttachExecutor())
         self._tasks.handler = handler
         self._tasks.commit(steps)
         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -209,7 +209,8 @@ class Session:
             TransitionRejected: somebody else owns the ingress, or the live drain has another mode or time-out.
             DrainNotStarted: the drain ended before it served.
             trio.ClosedResourceError: ``comms`` is closed, or the machine closed meanwhile.
-            trio.BusyResourceError: somebody else is claiming from ``comms``.
+            trio.BusyResourceError: somebody else is claiming from ``comms``; or another session of this machine serves
+                it, or the instance that it would take over.
             TypeError, ValueError: an argument is of no use; or ``comms`` cannot take over from the instance that is
                 bound, which then stays bound.
 
@@ -258,7 +259,7 @@ class Session:
         waited = False
         while True:
             self._require_living(waiting=waited)
-            tasks.authority.rehearse(request)
+            tasks.rehearse(request)
             drain = tasks.state.drain
             if not drain.live or drain.stopping is None:
                 break
@@ -267,6 +268,8 @@ class Session:
             await self._wait_left(leaving)
         result, steps = self._plan_attach(comms, request)
         previous = tasks.bound_comms
+        tasks.drain.require_unserved(comms)
+        tasks.drain.require_unserved(previous)
         if result is not IngressResult.UNCHANGED:
             # Both may refuse, and then nothing has changed: neither there nor here.
             comms.claim_ready(lanes=NO_LANES)
@@ -300,7 +303,7 @@ class Session:
             result, inputs = IngressResult.UNCHANGED, (request,)
         else:
             result, inputs = IngressResult.REBOUND, (request, authority.RebindDrain())
-        return result, tasks.authority.rehearse(*inputs)
+        return result, tasks.rehearse(*inputs)
 
     async def _wait_started(self, generation: int) -> None:
         tasks = self._tasks
@@ -346,7 +349,7 @@ class Session:
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_not_ended()
-        steps = tasks.authority.rehearse(authority.StopDrain(DrainStopping.DETACH), authority.DetachIngress(by))
+        steps = tasks.rehearse(authority.StopDrain(DrainStopping.DETACH), authority.DetachIngress(by))
         stopped = _stopped_generation(tasks)
         tasks.commit(steps)
         if isinstance(tasks.state.ingress, Unattached):
@@ -388,7 +391,7 @@ class Session:
             last_exit = tasks.state.drain.last_exit
             if last_exit is None or last_exit.generation < generation:
                 return None
-            return None if tasks.is_respawning and not tasks.state.drain.live else last_exit
+            return None if tasks.drain.is_respawning and not tasks.state.drain.live else last_exit
 
         return await self._join(outcome)
 
@@ -409,6 +412,8 @@ class Session:
 
     async def deliver(self, body: Any, *, sender: PeerId | None = None) -> None:
         """Queue a message without a transport, waiting while the work queue is full.
+
+        Once it was full, what waits in the transport has its part first: then half of the queue has to be free.
 
         Args:
             body: what the handler finds in ``run.message.body``.
@@ -443,14 +448,8 @@ class Session:
 
     async def _deliver_in_turn(self, envelope: Envelope) -> None:
         tasks = self._tasks
-
-        def goes_on() -> bool | None:
-            return True if tasks.has_room_for_delivery() or not tasks.state.takes_work else None
-
         async with tasks.line.in_turn():
-            # The drain may take the place between the wake-up and the moment in which this task runs.
-            while goes_on() is None:
-                await tasks.waiters.wait(goes_on)
+            await tasks.wait_for_room()
             self._require_admission(envelope, waiting=True)
             tasks.offer(envelope, AdmissionTrust.LOCAL)
 
@@ -461,6 +460,9 @@ class Session:
 
         Returns how many messages are still queued: none, unless there was no executor or it was detached meanwhile; the
         next executor finishes them. None when called from inside.
+
+        A handler is waited for as long as it takes, without the grace time. Two handlers that retire each other's
+        session therefore wait for ever; `trio.fail_after` bounds it, and `stop` and the machine's end cut it short.
 
         Raises:
             SessionEnded: the session is ending or has ended, or ended before the queue was empty.
@@ -516,9 +518,8 @@ class Session:
     async def _end(self, input_: authority.Stop | authority.Unregister | authority.Destroy) -> SessionEnd | None:
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
-        session = tasks.state.session
-        if session.ended is not None and (
-            session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
+        if tasks.has_ended and (
+            tasks.state.session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
         ):
             raise SessionEnded(self.id)
         tasks.apply(input_)
@@ -534,8 +535,9 @@ class Session:
         return await tasks.waiters.wait(outcome)
 
     def _require_living(self, *, waiting: bool = False) -> None:
-        if self._tasks.state.session.ending is not None:
-            if waiting and self._tasks.shutting_down:
+        tasks = self._tasks
+        if tasks.is_over or tasks.state.session.ending is not None:
+            if waiting and tasks.shutting_down:
                 raise trio.ClosedResourceError("the machine closed meanwhile")
             raise SessionEnded(self.id)
 
@@ -546,7 +548,7 @@ class Session:
             raise authority.TransitionRejected(self.phase, refused, "phase")
 
     def _require_not_ended(self) -> None:
-        if self._tasks.state.session.ended is not None:
+        if self._tasks.has_ended:
             raise SessionEnded(self.id)
 
 

@@ -17,8 +17,8 @@ __all__ = ["StepStream"]
 class StepStream:
     """The steps of every session of a machine, in the order in which they were taken.
 
-    Made by `MeerkatMachine.subscribe`. Iterate over it; it ends when the machine closes. A reader that falls behind
-    by more than the buffer misses the steps that came then; `missed` counts them.
+    Made by `MeerkatMachine.subscribe`. Iterate over it; it ends when the machine has closed, after its
+    last step. A reader that falls behind by more than the buffer misses the steps that came then; `missed` counts them.
     """
 
     __slots__ = ("_buffer", "_closed", "_limit", "_readers", "missed")

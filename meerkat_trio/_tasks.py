@@ -9,13 +9,13 @@ The driving contract:
 5. What is shielded is bounded by the grace time.
 6. The cancel scope is kept, never the task. Stopping means cancel and join.
 
-The session's own task is its executor: it parks when there is nothing to handle. The drain is its child.
+The session's own task is its executor: it parks when there is nothing to handle. The drain is its child, in
+`_drain_task`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from . import authority
-from ._drain import Verdict, drain
-from ._executor import Executor, WorkQueue, is_own_cancellation
-from ._parts import Binding, Counts, Line, SessionSettings
+from ._cancelled import is_being_cancelled, is_own_cancellation
+from ._drain import Verdict
+from ._drain_task import DrainTask
+from ._executor import Executor, WorkQueue
+from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._waiters import Waiters
 from .authority import (
@@ -34,8 +36,6 @@ from .authority import (
     Admit,
     Admitted,
     BeginRun,
-    CommsDrainMode,
-    DrainEnding,
     Dropped,
     DropReason,
     Ending,
@@ -45,10 +45,11 @@ from .authority import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from ._executor import Handler
     from ._messages import Envelope
+    from ._parts import Binding
     from ._subscription import StepStream
     from .abc import CommsRuntime
     from .authority import Authority, Effect, Input, RunId, Step
@@ -65,6 +66,7 @@ _REQUEST: Final = EnvelopeKind.REQUEST
 __all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
+_executor_logger: Final = logging.getLogger("meerkat_trio.executor")
 
 _HANDLED_BY_EXECUTOR: Final = frozenset(
     {
@@ -82,14 +84,12 @@ class SessionTasks:
     __slots__ = (
         "_parked",
         "_pending",
-        "_respawn_scope",
-        "_restarts",
         "_task",
         "abandoned",
         "authority",
-        "binding",
         "bound_comms",
         "counts",
+        "drain",
         "end",
         "error",
         "executor",
@@ -113,6 +113,7 @@ class SessionTasks:
         state: authority.SessionState,
         settings: SessionSettings,
         *,
+        serving: dict[int, DrainTask],
         subscriptions: list[StepStream],
         on_over: Callable[[SessionTasks], None],
         on_fatal: Callable[[], None],
@@ -129,7 +130,7 @@ class SessionTasks:
         self.on_fatal: Callable[[], None] = on_fatal
         self.handler: Handler[Any] | None = None
         self.executor: Executor | None = None
-        self.binding: Binding | None = None
+        self.drain: DrainTask = DrainTask(self, serving)
         self.bound_comms: CommsRuntime | None = None
         self.room_scope: trio.CancelScope | None = None
         self.end: SessionEnd | None = None
@@ -141,13 +142,21 @@ class SessionTasks:
         self._task: trio.lowlevel.Task | None = None
         self._parked = False
         self._pending: tuple[tuple[Callable[..., Awaitable[None]], tuple[object, ...]], ...] = ()
-        self._respawn_scope: trio.CancelScope | None = None
-        self._restarts: tuple[float, ...] = ()
 
     @property
     def state(self) -> authority.SessionState:
         """The session's current state."""
         return self.authority.state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the session has ended, in its authority or, where that could not be told, in its tasks alone."""
+        return self.is_over or self.state.session.ended is not None
+
+    @property
+    def binding(self) -> Binding | None:
+        """What the drain is to serve now."""
+        return self.drain.binding
 
     # --- applying and realising ---------------------------------------------------------------------
 
@@ -156,12 +165,23 @@ class SessionTasks:
         try:
             step = self.authority.apply(input_)
         except authority.InvariantViolated as error:
-            if self.error is None:
-                self.fault(error)
+            self._broken(error)
             raise
         if step.effects or self.subscriptions or self.waiters.waiting:
             self._publish(step)
         return step
+
+    def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
+        """Apply inputs one upon the other without committing; see `commit`."""
+        try:
+            return self.authority.rehearse(*inputs)
+        except authority.InvariantViolated as error:
+            self._broken(error)
+            raise
+
+    def _broken(self, error: authority.InvariantViolated) -> None:
+        if self.error is None:
+            self.fault(error)
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit rehearsed steps and realise them in order."""
@@ -188,19 +208,17 @@ class SessionTasks:
                 self._swap_drain(generation)
             case authority.CancelDrain():
                 # While the machine shuts down, its root scope is cancelled once for all drains.
-                if self.binding is not None and not self.shutting_down:
-                    self.binding.scope.cancel()
+                if not self.shutting_down:
+                    self.drain.cancel()
             case authority.DrainEnded(exit=drain_exit):
-                self.binding = None
+                self.drain.end()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
-                self._respawn_scope = trio.CancelScope()
-                self._start_child(self._respawn, generation, self._respawn_scope)
+                self.drain.schedule_respawn(generation)
             case authority.CancelRespawn():
-                if self._respawn_scope is not None:
-                    self._respawn_scope.cancel()
+                self.drain.cancel_respawn()
             case authority.RespawnExhausted(generation=generation):
-                _logger.warning("session %s: drain %d failed too often", step.session_id, generation)
+                self.drain.give_up(generation)
             case authority.StartExecutor():
                 self._start_executor()
             case authority.StopExecutor():
@@ -212,6 +230,8 @@ class SessionTasks:
             case authority.MessageAbandoned():
                 pass  # `finish_run` keeps the message with its error, which the authority does not know
             case authority.SessionRetired():
+                # Work that nobody takes any more is in nobody's way: its senders are answered.
+                self._open_lane()
                 _logger.debug("session %s: retired", step.session_id)
             case authority.SessionFinished(cause=cause):
                 self._finish(cause)
@@ -247,9 +267,10 @@ class SessionTasks:
                         # It was attached, and this task was cancelled before it could serve.
                         self._executor_is_out()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in here is this session's alone
-            self._contain(error)
-        except BaseException as error:
-            if not is_own_cancellation(error):
+            self.contain(error)
+        except BaseException:
+            # Being cancelled, the machine closes: everybody was told before.
+            if not is_being_cancelled():
                 self.on_fatal()
             raise
         finally:
@@ -293,11 +314,13 @@ class SessionTasks:
         self.is_over = False
         self.end = None
         self.error = None
+        self.waiters.open()
         nursery.start_soon(self.run, name=f"session {self.state.session.session_id}")
 
     def resettle(self, settings: SessionSettings) -> None:
         """Take the settings with which a stopped session is revived."""
         self.settings = settings
+        self.drain.forget_restarts()
         self.queue.bound = settings.work_queue
         if self.abandoned is not None:
             self.counts.abandoned_forgotten += max(0, len(self.abandoned) - settings.abandoned_limit)
@@ -310,7 +333,8 @@ class SessionTasks:
         # A handler that was told before, without a shield, keeps what is left of its time.
         self._stop_executor()
 
-    def _start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+    def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task in the session's nursery, as soon as there is one."""
         if self.nursery is None:
             self._pending += ((child, args),)
         else:
@@ -326,7 +350,8 @@ class SessionTasks:
             if self.nursery is not None:
                 self.nursery.cancel_scope.cancel()
 
-    def _contain(self, error: Exception) -> None:
+    def contain(self, error: Exception) -> None:
+        """Stop the session because of a fault of ours; the machine with it if it is strict."""
         if self.settings.strict:
             self.on_fatal()
             raise error
@@ -347,11 +372,10 @@ class SessionTasks:
             _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
             self._finish(Ending.STOP)
         self.on_over(self)
-        self.waiters.ask()
-        self.waiters.fail(lambda: trio.ClosedResourceError("the session ended meanwhile"))
+        self.waiters.close(lambda: trio.ClosedResourceError("the session ended meanwhile"))
 
     def _finish(self, cause: Ending) -> None:
-        failed_attempts = self.queue.attempt - 1
+        failed_attempts, last_error = self.queue.attempt - 1, self.queue.error
         work = self.queue.drain_all()
         for message, _ in work:
             self._abandon(
@@ -359,9 +383,11 @@ class SessionTasks:
                     message=message,
                     cause=AbandonCause.SESSION_ENDED,
                     attempts=failed_attempts,
+                    error=last_error,
                 )
             )
-            failed_attempts = 0
+            # Only the head was tried.
+            failed_attempts, last_error = 0, None
         session_id = self.state.session.session_id
         # An ending that was raised while it was being joined hands back what the lower one found.
         earlier = () if self.end is None or self.is_over else self.end.unfinished
@@ -392,111 +418,29 @@ class SessionTasks:
     def _start_drain(self, generation: int, step: Step) -> None:
         if self.bound_comms is None:
             raise RuntimeError("a drain was started without a comms runtime")
-        if isinstance(step.input, authority.RespawnDue):
-            self.counts.respawns += 1
-        self.binding = Binding(generation, self.bound_comms)
-        self._start_child(self._drain_child)
+        is_respawn = isinstance(step.input, authority.RespawnDue)
+        self.counts.respawns += is_respawn
+        self.drain.start(generation, self.bound_comms, is_respawn=is_respawn)
 
     def _swap_drain(self, generation: int) -> None:
-        old = self.binding
-        if old is None or self.bound_comms is None:
-            raise RuntimeError("a drain was rebound that is not there")
+        if self.bound_comms is None:
+            raise RuntimeError("a drain was rebound without a comms runtime")
         self.counts.rebinds += 1
-        self.binding = Binding(generation, self.bound_comms)
-        old.scope.cancel()
-        _logger.debug(
-            "session %s: drain %d replaces %d",
-            self.state.session.session_id,
-            generation,
-            old.generation,
-        )
-
-    async def _drain_child(self) -> None:
-        """Be the drain: one task per spawn; a rebind replaces its scope and keeps the task."""
-        ending = DrainEnding.CANCELLED
-        error: BaseException | None = None
-        try:
-            while (binding := self.binding) is not None:
-                ending, error = DrainEnding.CANCELLED, None
-                try:
-                    with binding.scope:
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                        ending = await self._serve(binding)
-                except authority.InvariantViolated:
-                    raise
-                except Exception as failure:  # noqa: BLE001 - whatever a transport raises
-                    # Taken over, and told so before the scope's cancellation could arrive: a rebind, not a failure.
-                    if not isinstance(failure, trio.ClosedResourceError) or self.binding is binding:
-                        ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
-                except BaseExceptionGroup as failures:
-                    # Cancelled from above while the transport's own nursery failed: keep what failed.
-                    cancelled, error = failures.split(trio.Cancelled)
-                    raise cancelled or failures from None
-                except BaseException as failure:  # noqa: ASYNC103 - a Cancelled of another task is a failure
-                    if is_own_cancellation(failure):
-                        raise
-                    ending, error = DrainEnding.EXCEPTION, self._drain_failed(binding, failure)
-                    if not isinstance(failure, trio.Cancelled):
-                        raise
-                if self.binding is binding:
-                    break
-                if error is not None:
-                    # It failed in the moment in which it was replaced; whoever watches gets to know.
-                    self.apply(authority.DrainExited(binding.generation, authority.DrainExitReason.FAILED, error))
-        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
-            self._contain(fault)
-        finally:
-            region = self.state.drain
-            reason = authority.exit_reason(ending, region.stopping)
-            self.apply(authority.DrainExited(region.generation, reason, error))
-
-    def _drain_failed(self, binding: Binding, failure: BaseException) -> BaseException:
-        _logger.error(
-            "session %s: drain %d failed", self.state.session.session_id, binding.generation, exc_info=failure
-        )
-        return failure
-
-    def _serve(self, binding: Binding) -> Coroutine[Any, Any, DrainEnding]:
-        self.apply(authority.DrainStarted(binding.generation))
-        region = self.state.drain
-        persistent = region.mode is CommsDrainMode.PERSISTENT_HOST
-        return drain(binding.comms, self, binding, idle_timeout=math.inf if persistent else region.idle_timeout)
-
-    async def _respawn(self, generation: int, scope: trio.CancelScope) -> None:
-        policy, now = self.settings.respawn, trio.current_time()
-        self._restarts = tuple(then for then in self._restarts if then > now - policy.within)
-        try:
-            if len(self._restarts) >= policy.max_restarts:
-                self.apply(authority.RespawnGivenUp(generation))
-                return
-            self._restarts += (now,)
-            with scope:
-                await trio.sleep(policy.backoff.delay(len(self._restarts), self.settings.random))
-                self.apply(authority.RespawnDue(generation))
-        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
-            self._contain(fault)
-        finally:
-            if self._respawn_scope is scope:
-                self._respawn_scope = None
-            self.waiters.ask()
-
-    @property
-    def is_respawning(self) -> bool:
-        """Whether a task waits to respawn the drain, or is about to end."""
-        return self._respawn_scope is not None
+        old = self.drain.swap(generation, self.bound_comms)
+        _logger.debug("session %s: drain %d replaces %d", self.state.session.session_id, generation, old)
 
     # --- admission ----------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
-        """Say whether the work queue takes another message."""
-        return self.queue.has_room()
+        """Say whether another message may be offered: there is room, or it would be refused in any case."""
+        return self.queue.has_room() or not self.state.takes_work
 
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
         sender = envelope.sender
         if trust is None:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
-            binding = self.binding
+            binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
@@ -519,21 +463,41 @@ class SessionTasks:
             return _DISMISSED
         elif admission is AdmissionClass.BRIDGE_COMMAND:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
+            if envelope.correlation is not None:
+                self.apply(authority.ReplySent(sender, envelope.correlation))
         return _ADMITTED
 
     # --- the session's own entrance -----------------------------------------------------------------
 
-    def has_room_for_delivery(self) -> bool:
-        """Say whether there is room that the transport does not wait for as well.
-
-        While its lane is shut neither gets in before half of the queue is free; else a steady flow of deliveries would
-        take every place as it becomes free, and the lane would stay shut.
-        """
-        return self.room_scope is None and self.queue.has_room()
-
     def may_deliver(self) -> bool:
         """Say whether a message may be delivered at once, without overtaking another that waits."""
-        return not self.line and self.has_room_for_delivery()
+        return not self.line and self._has_room_for_delivery()
+
+    async def wait_for_room(self) -> None:
+        """Wait until the first of the line may deliver, or the session takes no work any more.
+
+        **Cancellation:** nothing is lost.
+        """
+        # The drain may take the place between the wake-up and the moment in which this task runs.
+        while self.state.takes_work and not self._has_room_for_delivery():
+            await self.waiters.wait(self._has_opened if self.queue.has_room() else self._has_freed)
+
+    def _has_room_for_delivery(self) -> bool:
+        """Say whether there is room that nothing in the transport waits for as well.
+
+        While something there waits before a shut lane, neither gets in before half of the queue is free; else a steady
+        flow of deliveries would take every place as it becomes free, and the lane would stay shut.
+        """
+        if not self.queue.has_room():
+            return False
+        binding = self.drain.binding
+        return self.room_scope is None or binding is None or not binding.comms.statistics().work_waiting
+
+    def _has_opened(self) -> bool | None:
+        return True if self.room_scope is None or not self.state.takes_work else None
+
+    def _has_freed(self) -> bool | None:
+        return True if self.queue.has_room() or not self.state.takes_work else None
 
     def _dropped(self, effect: Effect) -> DropReason:
         if not isinstance(effect, Dropped):
@@ -580,7 +544,7 @@ class SessionTasks:
         elif outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt
             message, _ = self.queue.pop()
-            _logger.warning(
+            _executor_logger.warning(
                 "session %s: gave up message %s: %r",
                 self.state.session.session_id,
                 message.id,
@@ -601,7 +565,9 @@ class SessionTasks:
             counts.returned += 1
             if error is not None:
                 session_id = self.state.session.session_id
-                _logger.error("session %s: a handler's tasks failed over its cancellation", session_id, exc_info=error)
+                _executor_logger.error(
+                    "session %s: a handler's tasks failed over its cancellation", session_id, exc_info=error
+                )
         self.apply(RunFinished(run_id, outcome))
 
     def _done_with(self, message: Envelope) -> None:

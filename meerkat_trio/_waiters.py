@@ -31,14 +31,15 @@ class _Waiter:
 class Waiters:
     """The tasks that wait for one session."""
 
-    __slots__ = ("waiting",)
+    __slots__ = ("_make_error", "waiting")
 
     def __init__(self) -> None:
+        self._make_error: Callable[[], Exception] | None = None
         self.waiting: list[_Waiter] | None = None
         """Empty or None while nobody waits: most steps look here and go on."""
 
     async def wait(self, question: Callable[[], T | None]) -> T:
-        """Wait until ``question`` returns something, and return that.
+        """Wait until ``question`` returns something, and return that; raise once an answer can never come.
 
         **Cancellation:** nothing is lost; any number of tasks may wait.
         """
@@ -46,6 +47,8 @@ class Waiters:
         if answer is not None:
             await trio.lowlevel.checkpoint()
             return answer
+        if self._make_error is not None:
+            raise self._make_error()
         waiter = _Waiter(question, trio.lowlevel.current_task())
         if self.waiting is None:
             self.waiting = []
@@ -69,8 +72,14 @@ class Waiters:
             if waiter.answer is not None:
                 self._wake(waiter)
 
-    def fail(self, make_error: Callable[[], Exception]) -> None:
-        """Wake whoever still waits with an error: their answer will never come."""
+    def open(self) -> None:
+        """Let questions wait for their answers, again after `close`."""
+        self._make_error = None
+
+    def close(self, make_error: Callable[[], Exception]) -> None:
+        """Ask for the last time: who has no answer now will never have one, and gets an error, as all later ones do."""
+        self.ask()
+        self._make_error = make_error
         for waiter in tuple(self.waiting or ()):
             waiter.error = make_error()
             self._wake(waiter)

@@ -227,9 +227,17 @@ async def test_d4_a_crash_loses_nothing_of_the_inbox(autojump_clock: object) -> 
         await serve_69(rig, comms, session)
         assert isinstance(comms, Crashing)
         comms.crashes = 1
-        rig.gate.set()
+        # The work lane is shut; what goes past it wakes the drain, which then breaks.
+        await rig.peer.send(rig.envelope(comms, kind=EnvelopeKind.PEER_ADDED))
+        await settle()
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        assert comms.statistics().work_waiting == 45
         await trio.sleep(10)
         assert session.statistics().respawns == 1
+        assert comms.statistics().work_waiting == 45
+        assert session.statistics().admitted == 24
+        rig.gate.set()
+        await settle()
     assert rig.handled == list(range(69))
 
 
@@ -242,6 +250,19 @@ async def test_d4_a_crash_in_the_middle_of_a_batch_loses_nothing_of_the_inbox(au
         await trio.sleep(10)
         assert session.statistics().respawns == 1
         assert comms.statistics().work_waiting == 45
+        rig.gate.set()
+        await settle()
+    assert rig.handled == list(range(69))
+
+
+async def test_d4_a_batch_that_is_over_holds_nothing(autojump_clock: object) -> None:
+    async with rigged("gated", work_queue=100) as (rig, _, session):
+        comms = await rig.comms(work_lane=100)
+        await serve_69(rig, comms, session)
+        assert session.statistics().admitted == 69
+        assert not comms.statistics().claim_open
+        await session.stop_drain()
+        assert comms.statistics().work_waiting == 0
         rig.gate.set()
         await settle()
     assert rig.handled == list(range(69))
@@ -272,9 +293,15 @@ async def test_d4_a_cancelled_caller_loses_nothing_of_the_inbox(checkpoints: int
         await serve_69(rig, comms, session)
         rebuilt = await rig.comms(work_lane=100)
         await cancelled_call(lambda: session.attach_ingress(rebuilt), checkpoints)
+        # Which of the two has them is the cancellation's to decide; no other number of them is right.
+        assert sorted((comms.statistics().work_waiting, rebuilt.statistics().work_waiting)) == [0, 45]
         await cancelled_call(session.stop_drain, checkpoints)
         await session.stop_drain()
+        assert sorted((comms.statistics().work_waiting, rebuilt.statistics().work_waiting)) == [0, 45]
+        assert session.statistics().admitted == 24
         await session.attach_ingress(rebuilt)
+        await settle()
+        assert rebuilt.statistics().work_waiting == 45
         rig.gate.set()
         await settle()
     assert rig.handled == list(range(69))

@@ -1,33 +1,130 @@
-"""Every Python block of the README and the docs runs."""
+"""Every block of the README and the docs is run, or, where running it takes minutes, every name in it exists.
+
+The two commands of the README are run by `.ci/run`, as its steps `tests` and `readme_demo`.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from meerkat_trio.cli._commands import commands
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"`((?:python -m|meerkat-trio|\.ci/run)(?: [^`]*)?)`")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-FENCED = re.compile(r"^```.*?^```$", flags=re.MULTILINE | re.DOTALL)
 
-BLOCKS = [
-    pytest.param(block.group(1), id=f"{page.relative_to(ROOT)}:{page.read_text()[: block.start()].count(chr(10)) + 1}")
+def place(page: Path, match: re.Match[str]) -> str:
+    return f"{page.relative_to(ROOT)}:{page.read_text()[: match.start()].count(chr(10)) + 1}"
+
+
+def blocks(language: str) -> list[Any]:
+    return [
+        pytest.param(block.group(2), id=place(page, block))
+        for page in PAGES
+        for block in FENCED.finditer(page.read_text())
+        if block.group(1) == language
+    ]
+
+
+COMMANDS = [
+    pytest.param(command.group(1), id=place(page, command))
     for page in PAGES
-    for block in BLOCK.finditer(page.read_text())
+    for command in COMMAND.finditer(page.read_text())
 ]
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+def test_every_block_has_a_test_for_its_language() -> None:
+    tested = {"python", "json", "sh"}
+    # A picture is nothing to run, and the diagrams of machine.md are compared with what the code prints.
+    not_run = {"", "mermaid"}
+    assert {block.group(1) for page in PAGES for block in FENCED.finditer(page.read_text())} <= tested | not_run
+
+
+@pytest.mark.parametrize("block", blocks("python"))
 def test_a_python_block_of_the_docs_runs(block: str) -> None:
     ran = subprocess.run(
         [sys.executable, "-W", "error", "-c", block], capture_output=True, text=True, timeout=60, check=False
     )
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_a_json_block_of_the_docs_is_drained(block: str) -> None:
+    result = CliRunner().invoke(commands, ["demo", "--json", "--input", "-"], input=block)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.output)["total"]["handled"] == len(block.splitlines())
+
+
+@pytest.mark.parametrize("block", blocks("sh"))
+def test_a_shell_block_of_the_docs_names_what_exists(block: str) -> None:
+    for line in block.strip().splitlines():
+        for command in line.split(" && "):
+            require_known(shlex.split(command))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_docs_names_what_exists(command: str) -> None:
+    # Without what stands for a choice: brackets, names in capitals, dots.
+    words = shlex.split(command.partition(" > ")[0].replace("[", "").replace("]", ""))
+    require_known([word for word in words if word != "…" and not word.isupper()])
+
+
+def require_known(words: list[str]) -> None:
+    program, *args = words
+    match Path(program).name:
+        case "python3" | "python":
+            assert args[0] == "-m", words
+            require_module(*args[1:])
+        case "pip":
+            wanted = args[-1]
+            assert args[:-1] in (["install", "-q"], ["install", "-e"], ["install", "-q", "-e"])
+            assert wanted.removeprefix(".[").removesuffix("]") in PROJECT["project"]["optional-dependencies"]
+        case "meerkat-trio":
+            require_options(args)
+        case "run":
+            steps = set(re.findall(r"^(\w+)\(\)", (ROOT / ".ci" / "run").read_text(), flags=re.MULTILINE))
+            assert {*args} <= steps
+        case _:
+            raise AssertionError(f"{program}: unknown here")
+
+
+def require_module(name: str, *args: str) -> None:
+    assert importlib.util.find_spec(name) is not None, name
+    options = [arg for arg in args if arg.startswith("-")]
+    if name == "pytest":
+        markers = {marker.partition(":")[0] for marker in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
+        assert options in ([], ["-m"])
+        assert {*args} - {"-m"} <= markers
+    elif options:
+        ran = subprocess.run(
+            [sys.executable, "-m", name, "--help"], capture_output=True, text=True, cwd=ROOT, check=True
+        )
+        assert all(option in ran.stdout for option in options)
+
+
+def require_options(args: list[str]) -> None:
+    if not args:
+        return
+    command = commands.commands[args[0]]
+    try:
+        command.make_context(args[0], args[1:])
+    except click.exceptions.ClickException as error:
+        raise AssertionError(error.format_message()) from None
 
 
 def test_every_link_of_the_docs_leads_somewhere() -> None:

@@ -11,13 +11,16 @@ from meerkat_trio import (
     Backoff,
     CommsDrainMode,
     CommsDrainPhase,
+    DrainExit,
     DrainExitReason,
     DropReason,
     EnvelopeKind,
+    IngressResult,
     MemoryComms,
     ReceiptStatus,
     RespawnPolicy,
     SessionPhase,
+    SessionRun,
 )
 from meerkat_trio._drain import BATCH
 from meerkat_trio.authority import Lane, ResponseStatus
@@ -57,6 +60,25 @@ async def test_a_rebind_restarts_the_clock(autojump_clock: object) -> None:
         await session.attach_ingress(await rig.comms(), mode=CommsDrainMode.TIMED, idle_timeout=10.0)
         await session.wait_drain_exited()
         assert trio.current_time() - start == pytest.approx(16)
+
+
+async def test_who_waits_for_the_drain_waits_on_after_a_rebind() -> None:
+    exits: list[DrainExit | None] = []
+    async with rigged() as (rig, _, session), trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            exits.append(await session.wait_drain_exited())
+
+        await session.attach_ingress(await rig.comms())
+        for _ in range(2):
+            nursery.start_soon(wait)
+        await settle()
+        assert (await session.attach_ingress(await rig.comms())).result is IngressResult.REBOUND
+        await settle()
+        assert exits == []
+        await session.stop_drain()
+        await settle()
+        assert exits == 2 * [DrainExit(generation=2, reason=DrainExitReason.ABORTED)]
 
 
 async def test_a_message_that_comes_as_the_time_runs_out_is_taken(autojump_clock: object) -> None:
@@ -195,6 +217,56 @@ async def test_an_attach_takes_the_place_of_a_waiting_respawn(autojump_clock: ob
         await trio.sleep(100)
         assert session.drain.generation == 2
         assert rig.handled == ["now"]
+
+
+async def test_only_restarts_count_as_restarts(autojump_clock: object) -> None:
+    async with rigged(respawn=RespawnPolicy(max_restarts=1)) as (rig, machine, session):
+        comms = await rig.comms(kind=Crashing)
+        assert isinstance(comms, Crashing)
+        for _ in range(4):
+            # Each attach takes the place of a respawn that waits.
+            comms.crashes = 1
+            await session.attach_ingress(comms)
+            await rig.send(comms, "x")
+            await session.wait_drain_exited()
+        await trio.sleep(1)
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+        assert session.statistics().respawns == 1
+        await session.stop()
+        await machine.register("a", rig.record)
+        await session.attach_ingress(comms)
+        comms.crashes = 1
+        await rig.send(comms, "y")
+        await trio.sleep(1)
+        # A revived session starts with all its restarts.
+        assert session.drain.phase is CommsDrainPhase.RUNNING
+
+
+async def test_each_part_of_the_shell_has_its_logger(caplog: pytest.LogCaptureFixture, autojump_clock: object) -> None:
+    caplog.set_level("DEBUG", "meerkat_trio")
+
+    async def fails(_: SessionRun) -> None:
+        raise LookupError
+
+    async with rigged(None, max_attempts=1, respawn=RespawnPolicy.manual()) as (rig, _, session):
+        comms = await rig.comms(kind=Crashing)
+        assert isinstance(comms, Crashing)
+        await session.attach_executor(fails)
+        await session.attach_ingress(await rig.comms())
+        await session.attach_ingress(comms)
+        comms.crashes = 1
+        await rig.send(comms, "x")
+        await session.wait_drain_exited()
+        await session.deliver("y")
+        await settle()
+    told = {(record.name, record.levelname, record.getMessage().split(": ")[-1][:18]) for record in caplog.records}
+    assert told >= {
+        ("meerkat_trio.session", "DEBUG", "drain 2 replaces 1"),
+        ("meerkat_trio.drain", "ERROR", "drain 2 failed"),
+        ("meerkat_trio.drain", "WARNING", "drain 2 failed too"),
+        ("meerkat_trio.machine", "DEBUG", "1 sessions"),
+    }
+    assert ("meerkat_trio.executor", "WARNING") in {(name, level) for name, level, _ in told}
 
 
 async def test_an_error_while_being_stopped_is_kept() -> None:

@@ -11,6 +11,7 @@ import trio
 from meerkat_trio import (
     AbandonCause,
     Backoff,
+    DropReason,
     ReceiptStatus,
     SessionPhase,
     SessionRun,
@@ -207,6 +208,44 @@ async def test_handlers_run_in_the_context_of_register() -> None:
     assert seen == ["register"]
 
 
+class Incomparable:
+    """Says nothing about being equal, as arrays do."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("compare element by element")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("value", ["handler", Incomparable()])
+async def test_what_a_handler_sets_in_its_context_no_other_attempt_sees(value: object, autojump_clock: object) -> None:
+    inherited: contextvars.ContextVar[object] = contextvars.ContextVar("inherited")
+    own: contextvars.ContextVar[object] = contextvars.ContextVar("own", default="unset")
+    seen: list[tuple[object, object]] = []
+
+    async def handler(run: SessionRun) -> None:
+        seen.append((inherited.get(), own.get()))
+        inherited.set(value)
+        own.set(value)
+        await trio.lowlevel.checkpoint()
+        assert own.get() is value
+        if run.message.body == "fails" and run.attempt == 1:
+            raise LookupError
+        if run.message.body == "stays":
+            await trio.sleep_forever()
+
+    inherited.set("register")
+    async with rigged(None, grace=0.0) as (_, _, session):
+        await session.attach_executor(handler)
+        for body in ("x", "fails", "stays"):
+            await session.deliver(body)
+        await trio.sleep(1)
+        await session.detach_executor()
+        await session.attach_executor(handler)
+        await settle()
+    assert seen == [("register", "unset")] * 5
+
+
 async def test_a_handler_whose_tasks_fail_over_its_cancellation_stops_nothing_else(autojump_clock: object) -> None:
     async with rigged(None, grace=0.0) as (rig, machine, session):
 
@@ -276,8 +315,11 @@ async def test_a_run_shows_itself(autojump_clock: object) -> None:
     assert shown == ["<Run 'id-1' attempt 1> a actionable_message"]
 
 
-async def test_a_cancelled_of_another_task_is_a_failed_attempt(autojump_clock: object) -> None:
-    foreign = await cancelled_elsewhere()
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancelled_of_another_task_is_a_failed_attempt(grouped: bool, autojump_clock: object) -> None:
+    foreign: BaseException = await cancelled_elsewhere()
+    if grouped:
+        foreign = BaseExceptionGroup("of the handler", [foreign, OSError()])
 
     async def carries_over(_: SessionRun) -> None:
         raise foreign
@@ -312,6 +354,21 @@ async def test_who_waits_to_deliver_to_a_session_that_retires_is_refused() -> No
         assert session.statistics().dropped == {}
 
 
+async def test_who_sends_to_a_retired_session_with_a_full_queue_is_answered() -> None:
+    async with rigged(None, work_queue=2) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        receipts = await rig.send(comms, *range(4))
+        await settle()
+        assert await session.retire() == 2
+        receipts += await rig.send(comms, 4)
+        await settle()
+        assert [receipt.reason for receipt in receipts] == [None, None, *[DropReason.NOT_ADMITTED_IN_PHASE] * 3]
+        await session.attach_executor(rig.record)
+        await settle()
+        assert rig.handled == [0, 1]
+
+
 async def test_retiring_says_what_is_left() -> None:
     async with rigged(None) as (rig, _, session):
         for number in range(3):
@@ -341,6 +398,28 @@ async def test_waiting_deliveries_get_in_in_their_order() -> None:
         rig.gate.set()
         await settle()
         assert rig.handled == list(range(9))
+
+
+async def test_a_delivery_waits_for_one_place_where_nothing_waits_in_the_transport(autojump_clock: object) -> None:
+    async def takes_its_time(run: SessionRun) -> None:
+        await trio.sleep(10)
+        handled.append(run.message.body)
+
+    handled: list[object] = []
+    async with rigged(None, work_queue=8) as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        await rig.send(comms, *range(8))
+        await session.attach_executor(takes_its_time)
+        await trio.sleep(5)
+        await session.deliver("next")
+        assert handled == [0]
+        # While something waits there, half of the queue has to be free.
+        await rig.send(comms, "remote")
+        await session.deliver("last")
+        assert len(handled) == 5
+        await trio.sleep(100)
+        assert handled[8:] in (["next", "remote", "last"], ["next", "last", "remote"])
 
 
 async def test_deliveries_do_not_keep_the_transport_out() -> None:

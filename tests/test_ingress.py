@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from meerkat_trio import (
+    Backoff,
     CommsDrainMode,
     CommsDrainPhase,
     DrainExitReason,
@@ -22,26 +23,39 @@ from meerkat_trio import (
     Session,
     SessionEnded,
     SessionOwned,
+    SessionRun,
     TransitionRejected,
     Unattached,
 )
-from meerkat_trio.authority import Lane
+from meerkat_trio.authority import DrainStopping, Lane, PeerId
 
 from .rig import Rig, cancelled_elsewhere, rigged, settle
+from .test_defects import Crashing
 
 SPAWNED, REBOUND, UNCHANGED = IngressResult.SPAWNED, IngressResult.REBOUND, IngressResult.UNCHANGED
 TIMED, ATTACHED = CommsDrainMode.TIMED, CommsDrainMode.ATTACHED_SESSION
 
 
 async def prepare(rig: Rig, session: Session, now: str) -> MemoryComms:
-    """Bring the session to where the table's first column says; return what is, or was last, bound."""
-    comms = await rig.comms("a")
+    """Bring the session to where the table's first column says; return what is, or was last, bound.
+
+    "stopping" leaves no checkpoint between the word and whatever comes next.
+    """
+    comms = await rig.comms("a", kind=Crashing)
     if now == "unattached":
         return comms
+    if now.endswith("failed"):
+        comms.crashes = 1  # type: ignore[attr-defined]
     if now.startswith("mob"):
         await session.attach_mob_ingress(comms, "mob")
     else:
         await session.attach_ingress(comms)
+    if now.endswith("failed"):
+        await settle()
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+    if now.endswith("stopping"):
+        session.begin_stop_drain()
+        assert session._tasks.state.drain.stopping is DrainStopping.ABORT
     if now.endswith("aborted"):
         await session.stop_drain()
     if now.endswith("detached"):
@@ -64,16 +78,27 @@ async def prepare(rig: Rig, session: Session, now: str) -> MemoryComms:
         ("session aborted", "a", {}, (SPAWNED, False, 2)),
         ("session aborted", "a", {"mode": TIMED, "idle_timeout": 1.0}, (SPAWNED, False, 2)),
         ("session aborted", "b", {}, "owner_allows_session_attach"),
+        ("session stopping", "same", {}, (SPAWNED, False, 2)),
+        ("session stopping", "a", {}, (SPAWNED, False, 2)),
+        ("session stopping", "a", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("session stopping", "b", {}, "owner_allows_session_attach"),
+        ("session failed", "same", {}, (SPAWNED, False, 2)),
+        ("session failed", "a", {}, (SPAWNED, False, 2)),
+        ("session failed", "a", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("session failed", "b", {}, "owner_allows_session_attach"),
         ("session detached", "same", {}, (SPAWNED, True, 2)),
         ("session detached", "b", {}, (SPAWNED, True, 2)),
         ("mob live", "same", {}, "owner_allows_session_attach"),
         ("mob live", "a", {}, "owner_allows_session_attach"),
         ("mob live", "b", {"mode": TIMED}, "owner_allows_session_attach"),
         ("mob aborted", "same", {}, "owner_allows_session_attach"),
+        ("mob stopping", "same", {}, "owner_allows_session_attach"),
+        ("mob failed", "same", {}, "owner_allows_session_attach"),
+        ("mob failed", "a", {}, "owner_allows_session_attach"),
     ],
 )
 async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any], expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         bound = await prepare(rig, session, now)
         comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
         before = session.ingress_owner, session.drain
@@ -103,7 +128,13 @@ async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any]
         ("session live", "b", "mob", {}, (REBOUND, True, 2)),
         ("session live", "same", "mob", {"mode": TIMED}, "mode_matches"),
         ("session aborted", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session aborted", "a", "mob", {}, (SPAWNED, True, 2)),
         ("session aborted", "b", "mob", {}, (SPAWNED, True, 2)),
+        ("session stopping", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session stopping", "b", "mob", {"mode": TIMED}, (SPAWNED, True, 2)),
+        ("session failed", "same", "mob", {}, (SPAWNED, True, 2)),
+        ("session failed", "a", "mob", {}, (SPAWNED, True, 2)),
+        ("session failed", "b", "mob", {}, (SPAWNED, True, 2)),
         ("mob live", "same", "mob", {}, (UNCHANGED, False, 1)),
         ("mob live", "a", "mob", {}, (REBOUND, False, 2)),
         ("mob live", "b", "mob", {}, "owner_allows_mob_attach"),
@@ -111,12 +142,20 @@ async def test_attach_ingress(now: str, runtime_id: str, options: dict[str, Any]
         ("mob live", "b", "other", {"mode": TIMED}, "owner_allows_mob_attach"),
         ("mob live", "a", "mob", {"mode": TIMED}, "mode_matches"),
         ("mob aborted", "a", "mob", {}, (SPAWNED, False, 2)),
+        ("mob stopping", "same", "mob", {}, (SPAWNED, False, 2)),
+        ("mob stopping", "a", "mob", {"mode": TIMED}, (SPAWNED, False, 2)),
+        ("mob stopping", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob stopping", "same", "other", {}, "owner_allows_mob_attach"),
+        ("mob failed", "same", "mob", {}, (SPAWNED, False, 2)),
+        ("mob failed", "a", "mob", {}, (SPAWNED, False, 2)),
+        ("mob failed", "b", "mob", {}, "owner_allows_mob_attach"),
+        ("mob failed", "same", "other", {}, "owner_allows_mob_attach"),
         ("mob aborted", "b", "mob", {}, "owner_allows_mob_attach"),
         ("mob aborted", "same", "other", {}, "owner_allows_mob_attach"),
     ],
 )
 async def test_attach_mob_ingress(now: str, runtime_id: str, mob: str, options: dict[str, Any], expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         bound = await prepare(rig, session, now)
         comms = bound if runtime_id == "same" else await rig.comms(runtime_id)
         before = session.ingress_owner, session.drain
@@ -148,10 +187,17 @@ async def test_attach_mob_ingress(now: str, runtime_id: str, mob: str, options: 
         ("mob live", "mob", DrainExitReason.ABORTED),
         ("mob live", "other", "detacher_owns"),
         ("mob aborted", "mob", None),
+        ("session stopping", None, DrainExitReason.ABORTED),
+        ("session failed", None, DrainExitReason.FAILED),
+        ("session failed", "mob", "detacher_owns"),
+        ("mob stopping", None, "detacher_owns"),
+        ("mob failed", None, "detacher_owns"),
+        ("mob failed", "other", "detacher_owns"),
+        ("mob failed", "mob", DrainExitReason.FAILED),
     ],
 )
 async def test_detach(now: str, by: str | None, expected: Any) -> None:
-    async with rigged() as (rig, _, session):
+    async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
         await prepare(rig, session, now)
         before = session.ingress_owner, session.drain
 
@@ -209,20 +255,55 @@ async def test_a_transport_that_cannot_take_over_changes_nothing() -> None:
         assert rig.handled == ["served"]
 
 
-@pytest.mark.parametrize("checkpoints", list(range(4)) * 3)
-async def test_an_attach_waits_for_a_drain_that_is_being_stopped(checkpoints: int) -> None:
-    async with rigged() as (rig, _, session):
-        comms = await rig.comms("a")
-        await session.attach_ingress(comms)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.stop_drain)
-            for _ in range(checkpoints):
-                await trio.lowlevel.checkpoint()
-            stopping = session._tasks.state.drain.stopping
-            update = await session.attach_ingress(comms)
-        if stopping is not None:
-            assert update == IngressUpdate(result=SPAWNED, owner_changed=False, generation=2)
-        assert (await session.attach_ingress(comms)).generation in {1, 2}
+class Lingering(MemoryComms):
+    """A transport whose claim, once cancelled, takes its time to end."""
+
+    may_end: trio.Event
+
+    async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+        try:
+            return await super().claim(lanes=lanes)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self.may_end.wait()
+            raise
+
+
+@pytest.mark.parametrize("by_mob", [False, True])
+async def test_an_attach_waits_for_the_exit_of_a_drain_that_is_being_stopped(by_mob: bool) -> None:
+    updates: list[IngressUpdate] = []
+    async with rigged() as (rig, _, session), trio.open_nursery() as nursery:
+        old, new = await rig.comms("a", kind=Lingering), await rig.comms("a")
+        assert isinstance(old, Lingering)
+        old.may_end = trio.Event()
+        await session.attach_ingress(old)
+        await settle()
+
+        async def attach() -> None:
+            updates.append(await (session.attach_mob_ingress(new, "mob") if by_mob else session.attach_ingress(new)))
+
+        nursery.start_soon(session.stop_drain)
+        await settle()
+        nursery.start_soon(attach)
+        await settle()
+        assert (updates, session.ingress_owner, session.drain.generation) == ([], SessionOwned("a"), 1)
+        assert session._tasks.state.drain.stopping is DrainStopping.ABORT
+        old.may_end.set()
+        await settle()
+        assert updates == [IngressUpdate(result=SPAWNED, owner_changed=by_mob, generation=2)]
+
+
+async def test_the_failed_drain_of_a_mob_is_respawned_by_policy_in_the_mobs_name(autojump_clock: object) -> None:
+    policy = RespawnPolicy(backoff=Backoff(first=20.0, jitter=0.0))
+    async with rigged(respawn=policy) as (rig, _, session):
+        comms = await prepare(rig, session, "mob failed")
+        for call in (lambda: session.attach_ingress(comms), session.detach_ingress):
+            with pytest.raises(TransitionRejected):
+                await call()
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        await trio.sleep(21)
+        assert (session.drain.phase, session.drain.generation) == (CommsDrainPhase.RUNNING, 2)
+        assert session.ingress_owner == MobOwned(comms_runtime_id="a", mob_id="mob")
 
 
 async def test_what_woke_the_drain_before_a_detach_is_not_judged_without_its_transport() -> None:
@@ -258,6 +339,100 @@ async def test_a_transport_that_cannot_be_claimed_from_is_not_attached() -> None
         assert rig.handled == ["still served"]
 
 
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_transport_that_another_session_serves_is_not_attached(full: bool) -> None:
+    async with rigged("gated", work_queue=1) as (rig, machine, session):
+        comms = await rig.comms()
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        if full:
+            # With its queue full the drain does not claim from both lanes; that moment is no gap either.
+            await rig.send(comms, 0, 1)
+        for _ in range(20):
+            with pytest.raises(trio.BusyResourceError):
+                await other.attach_ingress(comms)
+        assert other.ingress_owner == Unattached()
+        rig.gate.set()
+        await rig.send(comms, "still served")
+        await settle()
+        assert rig.handled == [0, 1, "still served"][0 if full else 2 :]
+        assert session.drain.generation == 1
+
+
+async def test_of_two_sessions_that_attach_one_transport_at_once_one_serves_it(autojump_clock: object) -> None:
+    async with rigged() as (rig, machine, session):
+        comms = await rig.comms()
+        other = await machine.register("b", rig.record)
+        refused = []
+
+        async def attach(to: Session) -> None:
+            try:
+                await to.attach_ingress(comms)
+            except trio.BusyResourceError:
+                refused.append(to)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attach, session)
+            nursery.start_soon(attach, other)
+        await trio.sleep(10)
+        (left_out,) = refused
+        (served,) = {session, other} - {left_out}
+        assert (left_out.drain.generation, left_out.ingress_owner) == (0, Unattached())
+        assert served.drain.phase is CommsDrainPhase.RUNNING
+        await served.stop_drain()
+        await left_out.attach_ingress(comms)
+        await rig.send(comms, "x")
+        await settle()
+        assert rig.handled == ["x"]
+
+
+async def test_what_another_session_serves_is_not_taken_over() -> None:
+    async with rigged() as (rig, machine, session):
+        comms, rebuilt = await rig.comms(), await rig.comms()
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        await session.stop_drain()
+        await other.attach_ingress(comms)
+        with pytest.raises(trio.BusyResourceError):
+            await session.attach_ingress(rebuilt)
+        assert session.drain.phase is CommsDrainPhase.STOPPED
+        await other.attach_ingress(rebuilt)
+        await rig.send(rebuilt, "served")
+        await settle()
+        assert rig.handled == ["served"]
+        await other.detach_ingress()
+        # Nobody serves what was taken over, so it is in nobody's way.
+        assert (await session.attach_ingress(rebuilt)).result is SPAWNED
+
+
+async def test_a_respawn_leaves_a_transport_alone_that_another_session_serves_by_then(autojump_clock: object) -> None:
+    class Breaking(MemoryComms):
+        broken = False
+
+        def is_manually_trusted(self, peer_id: PeerId) -> bool:
+            if self.broken:
+                raise OSError
+            return super().is_manually_trusted(peer_id)
+
+    async with rigged(respawn=RespawnPolicy(max_restarts=1)) as (rig, machine, session):
+        comms = await rig.comms(kind=Breaking)
+        assert isinstance(comms, Breaking)
+        other = await machine.register("b", rig.record)
+        await session.attach_ingress(comms)
+        comms.broken = True
+        await rig.send(comms, "x")
+        await session.wait_drain_exited()
+        comms.broken = False
+        await other.attach_ingress(comms)
+        await trio.sleep(10)
+        assert session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE
+        assert session.drain.last_exit is not None
+        assert isinstance(session.drain.last_exit.error, trio.BusyResourceError)
+        await rig.send(comms, "y")
+        await settle()
+        assert (other.drain.generation, rig.handled) == (1, ["x", "y"])
+
+
 async def test_a_mob_that_attaches_again_changes_nothing_of_its_ownership() -> None:
     async with rigged() as (rig, _, session):
         comms = await rig.comms()
@@ -285,8 +460,34 @@ async def test_a_transport_that_raises_no_exception_proper_is_kept_as_the_reason
     assert isinstance(session.drain.last_exit.error, Odd)
 
 
-async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport() -> None:
-    foreign = await cancelled_elsewhere()
+async def test_handlers_keep_their_grace_when_a_transport_takes_the_machine_down(autojump_clock: object) -> None:
+    class Breaking(MemoryComms):
+        async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
+            await trio.sleep(1)
+            raise Odd
+
+    done = []
+
+    async def takes_its_time(run: SessionRun) -> None:
+        await trio.sleep(3)
+        done.append(run.session.id)
+
+    with pytest.raises(Odd):
+        async with rigged(None) as (rig, machine, session):
+            other = await machine.register("b", takes_its_time)
+            await session.attach_executor(takes_its_time)
+            await session.deliver("x")
+            await other.deliver("x")
+            await session.attach_ingress(await rig.comms(kind=Breaking))
+            await trio.sleep_forever()
+    assert sorted(done) == ["a", "b"]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_a_cancelled_of_another_task_is_a_failure_of_the_transport(grouped: bool) -> None:
+    foreign: BaseException = await cancelled_elsewhere()
+    if grouped:
+        foreign = BaseExceptionGroup("of the transport", [foreign, OSError()])
 
     class Carrying(MemoryComms):
         async def claim(self, *, lanes: frozenset[Lane] = frozenset(Lane)) -> Any:
@@ -367,7 +568,7 @@ async def test_a_drain_that_ends_before_it_serves_is_reported_to_who_attached(mo
         raise OSError("no way in")
 
     async with rigged(respawn=RespawnPolicy.manual()) as (rig, _, session):
-        monkeypatch.setattr("meerkat_trio._tasks.SessionTasks._serve", breaks)
+        monkeypatch.setattr("meerkat_trio._drain_task.DrainTask._serve", breaks)
         with pytest.raises(DrainNotStarted) as caught:
             await session.attach_ingress(await rig.comms())
         assert caught.value.exit.reason is DrainExitReason.FAILED

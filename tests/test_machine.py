@@ -14,6 +14,7 @@ from meerkat_trio import (
     DrainExitReason,
     DropReason,
     Ending,
+    EnvelopeKind,
     InvariantViolated,
     ReceiptStatus,
     RespawnPolicy,
@@ -77,6 +78,7 @@ async def test_more_bad_arguments_of_register_are_named() -> None:
     ("arguments", "message"),
     [
         ({"grace": -1}, "grace: seconds, 0 or more"),
+        ({"grace": 10**400}, "grace: seconds, 0 or more"),
         ({"grace": "x"}, "grace: seconds, 0 or more, are needed, not 'x'"),
         ({"respawn": RespawnPolicy.manual}, "respawn: a RespawnPolicy is needed"),
         ({"limiter": 5}, "limiter: a trio.CapacityLimiter is needed, not 5"),
@@ -242,6 +244,16 @@ async def test_silent_intents_are_several_texts(intents: Any) -> None:
             await session.set_silent_intents(intents)
 
 
+@pytest.mark.parametrize("field", ["first", "factor", "limit", "jitter"])
+def test_a_back_off_takes_no_number_beyond_a_float(field: str) -> None:
+    with pytest.raises(ValueError, match="a float can hold"):
+        Backoff(**{field: 10**400})
+    with pytest.raises(TypeError):
+        Backoff(**{field: "1"})  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="a float can hold"):
+        RespawnPolicy(within=10**400)
+
+
 def test_a_back_off_never_overflows() -> None:
     steep = Backoff(first=1.0, factor=1e6, limit=30.0, jitter=0.0)
     assert [steep.delay(attempt, lambda: 0.0) for attempt in (1, 2, 60, 10**6)] == [1.0, 30.0, 30.0, 30.0]
@@ -303,6 +315,25 @@ async def test_ending_twice_at_once_ends_as_far_as_the_farther_one() -> None:
             nursery.start_soon(end, session.unregister)
         assert ends == [Ending.DESTROY] * 3
         assert len(machine) == 0
+
+
+async def test_what_is_handed_back_after_an_attempt_names_its_error() -> None:
+    async def fails(_: SessionRun) -> None:
+        raise LookupError("why")
+
+    async with rigged(None) as (_, _, session):
+        await session.attach_executor(fails)
+        await session.deliver("tried")
+        await session.deliver("behind")
+        await settle()
+        await session.stop()
+        tried, behind = session.abandoned
+        assert (tried.cause, tried.attempts, repr(tried.error)) == (
+            AbandonCause.SESSION_ENDED,
+            1,
+            "LookupError('why')",
+        )
+        assert (behind.attempts, behind.error) == (0, None)
 
 
 async def test_what_was_not_handled_is_handed_back() -> None:
@@ -623,6 +654,101 @@ async def test_a_session_that_cannot_even_be_stopped_ends_all_the_same(monkeypat
         assert rig.handled == ["y"]
 
 
+async def test_calls_on_a_session_that_could_not_even_be_stopped_are_answered(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    async with rigged() as (rig, machine, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        monkeypatch.setattr(_mutator, "broken_invariant", lambda *_: "everything")
+        with pytest.raises(InvariantViolated):
+            await session.set_silent_intents(["x"])
+        await settle()
+        monkeypatch.undo()
+        with trio.fail_after(1):
+            for call in (
+                session.stop,
+                session.destroy,
+                session.retire,
+                session.stop_drain,
+                session.detach_executor,
+                session.detach_ingress,
+                lambda: session.attach_ingress(comms),
+                lambda: session.attach_executor(rig.record),
+                lambda: session.deliver("x"),
+            ):
+                with pytest.raises(SessionEnded):
+                    await call()
+            with pytest.raises(trio.ClosedResourceError, match="ended meanwhile"):
+                await session.wait_drain_exited()
+        # Its id and its transport are free again.
+        again = await machine.register("a", rig.record)
+        await again.attach_ingress(comms)
+        await rig.send(comms, "y")
+        await settle()
+        assert rig.handled == ["y"]
+
+
+async def test_a_fault_met_in_a_dry_run_stops_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = rules.broken_invariant
+
+    def breaks(old: rules.SessionState, new: rules.SessionState) -> str | None:
+        return "no owner" if isinstance(new.ingress, rules.SessionOwned) else original(old, new)
+
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        monkeypatch.setattr(_mutator, "broken_invariant", breaks)
+        with pytest.raises(InvariantViolated):
+            await session.attach_ingress(comms)
+        await settle()
+        assert session.phase is SessionPhase.STOPPED
+        assert session.end is not None
+        assert isinstance(session.end.error, InvariantViolated)
+
+
+async def test_drains_get_no_grace_when_a_strict_fault_takes_the_machine_down(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    original = rules.broken_invariant
+
+    def breaks(old: rules.SessionState, new: rules.SessionState) -> str | None:
+        return "no requests" if new.requests.inbound else original(old, new)
+
+    monkeypatch.setattr(_mutator, "broken_invariant", breaks)
+
+    async def takes_its_time(_: SessionRun) -> None:
+        await trio.sleep(3)
+        done.append("slow")
+
+    done: list[str] = []
+    with pytest.raises(InvariantViolated):
+        async with rigged(None, strict=True) as (rig, machine, session):
+            comms = await rig.comms()
+            await session.attach_executor(takes_its_time)
+            await session.attach_ingress(comms)
+            other = await machine.register("b")
+            await other.attach_ingress(await rig.comms("b"))
+            await session.deliver("x")
+            await settle()
+            await rig.peer.send(rig.envelope(comms, kind=EnvelopeKind.REQUEST, intent="any", correlation="c"))
+            await other.wait_drain_exited()
+            done.append("drain")
+            await trio.sleep_forever()
+    assert done == ["drain", "slow"]
+
+
+async def test_an_error_while_closing_leaves_no_tree_behind(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: object
+) -> None:
+    def breaks(_: object) -> None:
+        raise LookupError("while closing")
+
+    with trio.fail_after(60), pytest.raises(LookupError, match="while closing"):
+        async with rigged("gated", grace=1.0) as (_, _, session):
+            await session.deliver("x")
+            monkeypatch.setattr("meerkat_trio._tasks.SessionTasks.shut_down", breaks)
+
+
 async def test_the_body_and_a_strict_fault_come_out_together(broken_rule: list[bool]) -> None:
     broken_rule[0] = True
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -669,6 +795,27 @@ async def test_every_step_of_every_session_is_seen_in_order() -> None:
         ("b", "Register"),
         ("b", "Stop"),
     ]
+
+
+async def test_who_begins_to_watch_while_the_machine_closes_sees_what_is_left(autojump_clock: object) -> None:
+    seen = []
+    async with trio.open_nursery() as nursery, open_machine() as machine:
+
+        async def watch_late() -> None:
+            await trio.sleep(1)
+            async with machine.subscribe() as steps:
+                seen.extend([type(step.input).__name__ async for step in steps])
+            async with machine.subscribe() as steps:
+                assert [step async for step in steps] == []
+
+        async def takes_its_time(_: SessionRun) -> None:
+            await trio.sleep(2)
+
+        session = await machine.register("a", takes_its_time)
+        await session.deliver("x")
+        await settle()
+        nursery.start_soon(watch_late)
+    assert seen == ["RunFinished", "ExecutorStopped"]
 
 
 async def test_a_slow_reader_misses_steps_and_holds_nobody_up() -> None:

@@ -345,6 +345,20 @@ _DRAIN_ROWS: Final = (
         emits=(StartDrain,),
     ),
     _drain_observation(
+        "respawn-due-unowned",
+        "its owner has left",
+        on=RespawnDue,
+        when=lambda s, i: _waits_for_respawn(s, i) and isinstance(s.ingress, Unattached),
+        ignored="unattached",
+    ),
+    _drain_observation(
+        "respawn-due-ending",
+        "the session ends",
+        on=RespawnDue,
+        when=lambda s, i: i.generation == s.drain.generation and s.session.ending is not None,
+        ignored="ending",
+    ),
+    _drain_observation(
         "respawn-due-stale",
         "nobody waits for it any more",
         on=RespawnDue,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+import attrs
 from attrs import define, field, frozen
 
 from ._values import (
@@ -82,6 +83,7 @@ __all__ = [
 
 
 _NO_COUNTERS: Final = Counters()
+_STOP_CAUSES: Final = frozenset({DrainStopping.ABORT, DrainStopping.DETACH})
 
 # --- session ---------------------------------------------------------------------------------------
 
@@ -185,7 +187,7 @@ class AttachMobIngress:
     """Logical id of the comms runtime."""
     mob_id: MobId
     """The mob."""
-    mob_peer_id: PeerId | None = None
+    mob_peer_id: PeerId | None = field(default=None, converter=attrs.converters.optional(PeerId))
     """The peer that may dismiss the session in the mob's name."""
     mode: CommsDrainMode
     """The drain's mode."""
@@ -220,8 +222,13 @@ class RebindDrain:
 class StopDrain:
     """Stop the drain, or the wait for its respawn."""
 
-    cause: DrainStopping
-    """ABORT or DETACH."""
+    cause: DrainStopping = field()
+    """ABORT or DETACH; SHUTDOWN is what the end of a session says."""
+
+    @cause.validator
+    def _is_asked_for(self, _: object, cause: DrainStopping) -> None:
+        if cause not in _STOP_CAUSES:
+            raise ValueError(f"cause: ABORT or DETACH is needed, not {cause!r}")
 
 
 @define(eq=True, unsafe_hash=True)
@@ -293,7 +300,7 @@ class RevokeSupervisor:
 class SupervisorTrustEdgePublished:
     """The trust store shows the supervisor's edge."""
 
-    peer_id: PeerId
+    peer_id: PeerId = field(converter=PeerId)
     """The supervisor."""
     epoch: int
     """The epoch of the obligation."""
@@ -303,7 +310,7 @@ class SupervisorTrustEdgePublished:
 class SupervisorTrustEdgePublishFailed:
     """The supervisor's edge could not be stored."""
 
-    peer_id: PeerId
+    peer_id: PeerId = field(converter=PeerId)
     """The supervisor."""
     epoch: int
     """The epoch of the obligation."""
@@ -317,7 +324,7 @@ class SupervisorTrustEdgePublishFailed:
 class SupervisorTrustEdgeRevoked:
     """The trust store no longer shows the edge."""
 
-    peer_id: PeerId
+    peer_id: PeerId = field(converter=PeerId)
     """The former supervisor."""
     epoch: int
     """The epoch of the obligation."""
@@ -327,7 +334,7 @@ class SupervisorTrustEdgeRevoked:
 class SupervisorTrustEdgeRevokeFailed:
     """The edge could not be removed."""
 
-    peer_id: PeerId
+    peer_id: PeerId = field(converter=PeerId)
     """The former supervisor."""
     epoch: int
     """The epoch of the obligation."""
@@ -407,7 +414,10 @@ class Admit:
     kind: EnvelopeKind
     """What the envelope is."""
     sender: PeerId | None
-    """The sender as the transport authenticated it; None for a local one without an id."""
+    """The sender as the transport authenticated it; None for a local one without an id.
+
+    Not parsed again, for this input is made for every message: whoever makes it hands on the envelope's parsed id.
+    """
     trust: AdmissionTrust
     """What the shell knows of the sender beyond the authority's own peers."""
     intent: str | None = None
@@ -424,7 +434,7 @@ class OpenRequest:
 
     correlation: CorrelationId
     """Ties the response to it."""
-    addressee: PeerId
+    addressee: PeerId = field(converter=PeerId)
     """Who alone may answer it."""
 
 
@@ -442,7 +452,7 @@ class ResponseArrived:
 
     correlation: CorrelationId
     """Which request."""
-    sender: PeerId
+    sender: PeerId = field(converter=PeerId)
     """Who answered."""
     status: ResponseStatus
     """How far the request is."""
@@ -452,7 +462,7 @@ class ResponseArrived:
 class ReplySent:
     """An inbound request is answered, or will never be."""
 
-    sender: PeerId
+    sender: PeerId = field(converter=PeerId)
     """Who asked."""
     correlation: CorrelationId
     """Which request."""

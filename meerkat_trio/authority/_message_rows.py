@@ -224,10 +224,18 @@ _ADMISSION_ROWS: Final = (
         effects=(Admitted(AdmissionClass.ACTIONABLE_MESSAGE),),
     ),
     _admit_row(
+        "drop-duplicate-command",
+        "that command is open already",
+        phases=LIVE,
+        when=lambda s, i: _is_bridge_command(s, i) and _is_open_inbound(s, i),
+        effects=(Dropped(DropReason.DUPLICATE),),
+    ),
+    _admit_row(
         "admit-bridge-command",
         "a supervisor's command; the bridge checks who sends it",
         phases=LIVE,
         when=_is_bridge_command,
+        update=_record_inbound,
         effects=(Admitted(AdmissionClass.BRIDGE_COMMAND),),
     ),
     _admit_row(
@@ -249,6 +257,13 @@ _ADMISSION_ROWS: Final = (
         phases=LIVE,
         when=lambda _, i: i.kind in _LIFECYCLE,
         effects=(Admitted(AdmissionClass.LIFECYCLE),),
+    ),
+    _admit_row(
+        "drop-malformed-response",
+        "a response that says nothing of its request",
+        phases=LIVE,
+        when=lambda _, i: i.kind is EnvelopeKind.RESPONSE and i.status is None,
+        effects=(Dropped(DropReason.MALFORMED),),
     ),
     _admit_row(
         "admit-terminal-response",

@@ -37,10 +37,8 @@ from ._state import (
     ACTIVE,
     LIVE,
     DrainRegion,
-    PeersRegion,
     SessionRegion,
     SessionState,
-    SupervisorRegion,
 )
 from ._values import Ending, RunOutcome, SessionPhase
 
@@ -76,14 +74,16 @@ def _with_session(state: SessionState, session: SessionRegion) -> SessionState:
 def _register(state: SessionState, i: Register) -> SessionState:
     drain, peers, supervisor, floors = state.drain, state.peers, state.supervisor, i.counters
     if floors.epoch_floor > supervisor.epoch_floor:
-        supervisor = SupervisorRegion(epoch_floor=floors.epoch_floor)
+        supervisor = attrs.evolve(supervisor, epoch_floor=floors.epoch_floor)
     if floors.projection_epoch > peers.projection_epoch or floors.overlay_epoch > peers.overlay_epoch:
-        peers = PeersRegion(
+        peers = attrs.evolve(
+            peers,
             projection_epoch=max(peers.projection_epoch, floors.projection_epoch),
             overlay_epoch=max(peers.overlay_epoch, floors.overlay_epoch),
         )
     return SessionState(
-        SessionRegion(_IDLE, i.session_id),
+        # What was set while it was stopped stands, whatever the counters say.
+        SessionRegion(_IDLE, i.session_id, silent_intents=state.session.silent_intents),
         DrainRegion(generation=max(drain.generation, floors.generation), last_exit=drain.last_exit),
         state.ingress,
         supervisor,
@@ -203,11 +203,9 @@ SESSION_ROWS: Final = (
         "begins it again after a stop",
         on=Register,
         phases=frozenset({_STOPPED}),
-        guards={
-            **_SAME_SESSION_ID,
-            "ended_by_stop": lambda s, _: s.session.ended is Ending.STOP,
-            **_NO_LIVE_DRAIN,
-        },
+        # One that was unregistered is forgotten: its id is registered anew, not revived.
+        when=lambda s, _: s.session.ended is Ending.STOP,
+        guards={**_SAME_SESSION_ID, **_NO_LIVE_DRAIN},
         update=_register,
     ),
     _session_row(
@@ -237,7 +235,7 @@ SESSION_ROWS: Final = (
         "begin-run",
         "the executor has a message",
         on=BeginRun,
-        phases=frozenset({_ATTACHED, _RETIRED, _RUNNING}),
+        phases=frozenset({_ATTACHED, _RETIRED}),
         guards={
             **NOT_ENDING,
             "executor_attached": lambda s, _: s.session.executor_attached,

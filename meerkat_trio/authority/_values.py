@@ -7,6 +7,7 @@ knows a state, an input or a task.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 import uuid
 from collections.abc import Callable
 from enum import Enum
@@ -281,7 +282,7 @@ def parse_peer_name(value: str) -> str:
         raise ValueError("name: must not be blank")
     if len(value) > _NAME_LIMIT:
         raise ValueError(f"name: at most {_NAME_LIMIT} characters, not {len(value)}")
-    if not value.isprintable():
+    if any(unicodedata.category(character) == "Cc" for character in value):
         raise ValueError(f"name: control characters are not allowed: {value!r}")
     return value
 
@@ -372,7 +373,7 @@ class MobOwned:
     """Logical id of the comms runtime, stable over rebuilds of the transport."""
     mob_id: MobId
     """The owning mob."""
-    mob_peer_id: PeerId | None = None
+    mob_peer_id: PeerId | None = field(default=None, converter=attrs.converters.optional(PeerId))
     """The peer that may dismiss the session in the mob's name, if the mob has one."""
 
 

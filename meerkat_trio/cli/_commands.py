@@ -1,11 +1,12 @@
-"""The group of commands, and how bad input is answered: in one line, with exit status 2."""
+"""The group of commands, and how bad input is answered: in one line, with exit status 2; an interruption: with 130."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import click
 
+from . import INTERRUPTED
 from ._check import check
 from ._demo import demo
 from ._machine import machine
@@ -17,6 +18,13 @@ class _BadInput(click.ClickException):
     exit_code = 2
 
 
+class _Interrupted(click.ClickException):
+    exit_code = INTERRUPTED
+
+    def show(self, file: IO[str] | None = None) -> None:
+        click.echo(self.message, file=file, err=True)
+
+
 class _OneLineGroup(click.Group):
     """A group that leaves the four lines out with which click surrounds what is wrong with the input."""
 
@@ -25,6 +33,8 @@ class _OneLineGroup(click.Group):
             return super().invoke(ctx)
         except click.UsageError as error:
             raise _BadInput(" ".join(error.format_message().split())) from None
+        except KeyboardInterrupt:
+            raise _Interrupted("interrupted") from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

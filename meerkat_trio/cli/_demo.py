@@ -6,16 +6,18 @@ Options and exit statuses only; what happens is in `_performance`, what is print
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ._demo_input import InputError, read_input
 from ._demo_report import as_json, print_tables, progress
-from ._ledger import InputError, Ledger, read_input
+from ._ledger import Ledger, LedgerError
 from ._performance import Show, Traffic, perform
 
 if TYPE_CHECKING:
@@ -23,14 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["demo"]
 
-_INTERRUPTED: Final = 130
+_MOST_MESSAGES: Final = 5_000_000
+"""Of all sessions together: a plan, a receipt and a place in the audit is kept of each, some 300 bytes."""
 _MADE_UP_ONLY: Final = ("sessions", "messages", "senders")
 
 
 @click.command()
 @click.option("--sessions", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Sessions to host.")
 @click.option(
-    "--messages", type=click.IntRange(1, 10_000_000), default=200, show_default=True, help="For each session."
+    "--messages", type=click.IntRange(1, _MOST_MESSAGES), default=200, show_default=True, help="For each session."
 )
 @click.option("--senders", type=click.IntRange(1, 10_000), default=4, show_default=True, help="For each session.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the faults.")
@@ -60,27 +63,30 @@ def demo(
     Exit status 0 only if nothing was lost, doubled or reordered and, with faults, every kind of fault happened.
     """
     settings: dict[str, Any] = {"sessions": sessions, "messages": messages, "senders": senders}
-    try:
-        if input_ is None:
-            traffic = Traffic.made_up(sessions, messages, senders)
-        else:
-            _refuse_made_up(context)
-            traffic, settings = _traffic_of(input_), dict.fromkeys(settings)
-        faults = not no_faults and input_ is None
-        settings |= {"input": input_ is not None, "faults": faults, "virtual": virtual}
-        with ExitStack() as stack:
-            show = Show(
-                traffic=traffic,
-                seed=seed,
-                faults=faults,
-                virtual=virtual,
-                ledger=_opened(stack, ledger, input_),
-                on_progress=progress(stack, len(traffic)),
-            )
+    if input_ is None:
+        if sessions * messages > _MOST_MESSAGES:
+            asked = f"{sessions} x {messages}"
+            raise click.UsageError(f"--sessions x --messages: {asked} is more than {_MOST_MESSAGES} messages")
+        traffic = Traffic.made_up(sessions, messages, senders)
+    else:
+        _refuse_made_up(context)
+        traffic, settings = _traffic_of(input_), dict.fromkeys(settings)
+    faults = not no_faults and input_ is None
+    settings |= {"input": input_ is not None, "faults": faults, "virtual": virtual}
+    with ExitStack() as stack:
+        show = Show(
+            traffic=traffic,
+            seed=seed,
+            faults=faults,
+            virtual=virtual,
+            ledger=_opened(stack, ledger, input_),
+            on_progress=progress(stack, len(traffic)),
+        )
+        try:
             outcome = _performed(show)
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(_INTERRUPTED)
+        except LedgerError as error:
+            which = "the temporary ledger" if ledger is None else f"--ledger {ledger}"
+            raise click.ClickException(f"{which}: {error}") from None
     if json_:
         click.echo(as_json(outcome, seed, settings))
     else:
@@ -99,6 +105,8 @@ def _refuse_made_up(context: click.Context) -> None:
 
 
 def _traffic_of(name: str) -> Traffic:
+    if not name:
+        raise click.UsageError("--input: the name of a file is needed, or - for standard input")
     try:
         if name == "-":
             if sys.stdin is None:
@@ -116,13 +124,22 @@ def _opened(stack: ExitStack, path: Path | None, input_: str | None) -> Ledger:
     try:
         if path is None:
             path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "ledger.jsonl"
-        elif input_ not in {None, "-"} and path.exists() and path.samefile(str(input_)):
+        elif input_ is not None and path.exists() and _is_input(path, input_):
             raise click.UsageError(f"--ledger {path}: this is the input")
         ledger = Ledger(path)
     except OSError as error:
-        raise click.UsageError(f"--ledger {error.filename}: {error.strerror}") from None
+        which = "the temporary ledger" if path is None else f"--ledger {path}"
+        raise click.UsageError(f"{which}: {error.strerror or error}") from None
     stack.callback(ledger.close)
     return ledger
+
+
+def _is_input(path: Path, input_: str) -> bool:
+    if input_ != "-":
+        return path.samefile(input_)
+    with suppress(OSError):  # no file at all
+        return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))
+    return False
 
 
 def _performed(show: Show) -> Outcome:

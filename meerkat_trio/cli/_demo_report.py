@@ -23,7 +23,17 @@ __all__ = ["as_json", "print_tables", "progress"]
 
 _SESSIONS_SHOWN: Final = 20
 _PROGRESS_EVERY: Final = 50
-_WIDTH_OF_A_FILE: Final = 120
+_WIDTH_OF_A_FILE: Final = 1_000_000
+"""Nothing is folded in a pipe or a file."""
+_NARROWEST_NAME: Final = 10
+_NARROW_HEADINGS: Final = {
+    "duplicated": "dupli-\ncated",
+    "reordered": "re-\nordered",
+    "abandoned": "aban-\ndoned",
+    "rebinds": "re-\nbinds",
+    "restarts": "re-\nstarts",
+    "longest_stall": "longest\nstall",
+}
 
 
 def progress(stack: ExitStack, total: int) -> Callable[[int], None]:
@@ -59,7 +69,9 @@ def as_json(outcome: Outcome, seed: int, settings: dict[str, Any]) -> str:
         "total": {**outcome.total(), "faults": outcome.faults},
         "faults": outcome.faults,
         "missing_faults": list(outcome.missing),
+        "never_sent": outcome.planned - outcome.account.sent,
         "stuck": outcome.stuck,
+        "failures": list(outcome.failures),
         "succeeded": outcome.succeeded,
         "seed": seed,
         "settings": settings,
@@ -73,26 +85,73 @@ def print_tables(outcome: Outcome) -> None:
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
-    total = outcome.total()
-    table = Table(title="what the ledger says", title_justify="left", box=SIMPLE, pad_edge=False)
-    table.add_column("session")
-    for column in total:
-        table.add_column(column.replace("_", " "), justify="right")
-    data = _sessions(outcome)
-    for session in list(data)[:_SESSIONS_SHOWN]:
-        # A text, for a name of the input may look like markup.
-        table.add_row(Text(session), *(str(data[session][column]) for column in total))
-    if len(data) > _SESSIONS_SHOWN:
-        table.add_row(f"… {len(data) - _SESSIONS_SHOWN} more", *("" for _ in total))
-    table.add_section()
-    table.add_row("total", *(str(value) for value in total.values()), style="bold")
-    console.print(table)
+    _print_sessions(console, outcome)
     if outcome.demanded:
         happened = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in outcome.faults.items())
         console.print(f"faults that happened: {happened}")
-    if outcome.missing:
-        console.print(f"faults that did not happen: {', '.join(outcome.missing)}")
-    if outcome.stuck:
-        console.print("GIVEN UP: nothing happened any more")
-    balanced = "nothing was lost, doubled or reordered"
-    console.print(balanced if outcome.account.balances else "THE LEDGER DOES NOT BALANCE")
+    if outcome.succeeded:
+        console.print("nothing was lost, doubled or reordered")
+    else:
+        console.print(f"FAILED: {'; '.join(outcome.failures)}")
+
+
+def _print_sessions(console: Console, outcome: Outcome) -> None:
+    rows = _sessions(outcome)
+    shown = _shown(outcome)
+    total = outcome.total()
+    forms = [_table(rows, shown, total, *form) for form in (({}, 1), (_NARROW_HEADINGS, 1), (_NARROW_HEADINGS, 0))]
+    unbounded = console.options.update(width=_WIDTH_OF_A_FILE)
+    needed = [console.measure(table, options=unbounded) for table in forms]
+    # Rather narrow headings than a folded name; no number and no heading is ever cut.
+    fitting = [table for table, need in zip(forms, needed, strict=True) if need.maximum <= console.width]
+    fitting += [table for table, need in zip(forms[1:], needed[1:], strict=True) if need.minimum <= console.width]
+    if fitting:
+        console.print(fitting[0])
+        return
+    # Not even the numbers fit beside each other.
+    for name, row in [*((name, rows[name]) for name in shown), ("total", total)]:
+        told = ", ".join(f"{column.replace('_', ' ')} {_number(value)}" for column, value in row.items())
+        console.print(f"{name}: {told}", overflow="fold")
+    if len(rows) > len(shown):
+        console.print(_more(rows, shown))
+
+
+def _shown(outcome: Outcome) -> list[str]:
+    """Name the sessions to show: all that something is wrong with come first, however many they are."""
+    wrong: list[str] = []
+    fine: list[str] = []
+    for name, each in outcome.sessions.items():
+        (fine if each.account.balances and not each.account.abandoned else wrong).append(name)
+    return wrong + fine[: max(0, _SESSIONS_SHOWN - len(wrong))]
+
+
+def _more(rows: dict[str, Any], shown: list[str]) -> str:
+    return f"and {len(rows) - len(shown)} more"
+
+
+def _table(
+    rows: dict[str, dict[str, Any]], shown: list[str], total: dict[str, Any], headings: dict[str, str], padding: int
+) -> Table:
+    table = Table(
+        title="what the ledger says",
+        title_justify="left",
+        box=SIMPLE,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, padding, 0, padding if not headings else 0),
+    )
+    table.add_column("session", overflow="fold", min_width=_NARROWEST_NAME)
+    for column in total:
+        table.add_column(headings.get(column, column.replace("_", " ")), justify="right", no_wrap=True)
+    for name in shown:
+        # A text, for a name of the input may look like markup.
+        table.add_row(Text(name), *(_number(rows[name][column]) for column in total))
+    if len(rows) > len(shown):
+        table.add_row(_more(rows, shown), *("" for _ in total))
+    table.add_section()
+    table.add_row("total", *(_number(value) for value in total.values()), style="bold")
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

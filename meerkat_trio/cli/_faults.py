@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import trio
 
 from .._messages import TrustSource
+from .._reports import IngressResult
 from ..abc import ALL_LANES
 from ..authority import CommsDrainPhase, DrainExitReason, MobOwned
 from ..comms import MemoryComms, MemoryNetwork
@@ -122,6 +123,10 @@ class Chaos:
         self._senders = tuple(senders)
         self._faults = faults
         self._comms: FragileComms | None = None
+        self.rebinds = 0
+        """Times a call said that the live drain serves a transport that it did not serve before."""
+        self.restarts = 0
+        """Times a drain was started after the first: an attach said so, or one that had failed was seen to be back."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -156,11 +161,16 @@ class Chaos:
         return await self._session.attach_ingress(comms)
 
     async def _move_to(self, comms: FragileComms) -> None:
-        await self._attach(comms)
-        await self._settle(comms)
+        await self._settle(comms, await self._attach(comms))
 
-    async def _settle(self, comms: FragileComms) -> None:
+    async def _settle(self, comms: FragileComms, update: IngressUpdate) -> None:
         previous, self._comms = self._comms, comms
+        if update.result is IngressResult.SPAWNED:
+            self.restarts += previous is not None
+        elif previous is not comms:
+            # REBOUND; or UNCHANGED, and then it was an attach whose caller was cancelled that has moved the drain.
+            self.rebinds += 1
+            self._faults["rebinds"] += 1
         if previous is not None and previous is not comms:
             # What it held has moved on with the take-over, so it may be closed at once.
             await previous.aclose()
@@ -208,12 +218,15 @@ class Chaos:
         while session.drain.phase is CommsDrainPhase.EXITED_RESPAWNABLE:  # noqa: ASYNC110
             await trio.sleep(pause)
             pause *= 1.5
+        if drain_exit is not None and session.drain.generation > drain_exit.generation:
+            self._faults["respawns"] += 1
+            self.restarts += 1
 
     async def _promote(self, move: Move) -> None:
         comms = await self._chosen(move)
         update = await self._session.attach_mob_ingress(comms, _MOB)
         self._faults["promotions"] += update.owner_changed
-        await self._settle(comms)
+        await self._settle(comms, update)
 
     async def _cancel_attach(self, move: Move) -> None:
         comms = await self._built()
@@ -226,9 +239,9 @@ class Chaos:
         await self._cut("cancelled_stops", session.stop_drain, move.patience)
         comms = await self._chosen(move)
         # Waits for the exit of a drain that was told to stop.
-        await self._attach(comms)
+        update = await self._attach(comms)
         self._note_abort(session.drain.last_exit, before)
-        await self._settle(comms)
+        await self._settle(comms, update)
 
     async def _cancel_wait(self, move: Move) -> None:
         await self._cut("cancelled_waits", self._session.wait_drain_exited, move.patience)

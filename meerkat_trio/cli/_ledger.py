@@ -3,134 +3,144 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import IO, Any, Final, NoReturn, final
+from typing import IO, Final, final
 
 from attrs import asdict, frozen
 
-__all__ = ["Account", "InputError", "InputLine", "Ledger", "audit", "read_input", "stalls"]
+__all__ = ["Account", "Entry", "Ledger", "LedgerError", "audit", "stalls"]
+
+_SHOWN_OF_A_LINE: Final = 60
 
 Stream = tuple[str, str]
 """A session and one of its senders; order is promised within a stream."""
 
-_DEEPEST: Final = 200
-"""Levels of objects and arrays in a line: what is read must be writable from a deeper stack as well."""
 
-_FIELDS: Final = {"session", "sender", "body"}
-
-
-class InputError(Exception):
-    """A line of the input cannot be used; says which."""
+class LedgerError(Exception):
+    """The ledger cannot be written any more, or cannot be read back; says why."""
 
 
 @frozen
-class InputLine:
-    """One message to drain."""
+class Entry:
+    """One line of the ledger."""
 
     session: str
-    """For which session."""
+    """Who handled the message."""
     sender: str
-    """From whom."""
-    body: object
-    """What it says."""
-
-
-def read_input(name: str, lines: Iterable[bytes]) -> list[InputLine]:
-    """Parse all lines before anything is done with one; blank lines are passed over.
-
-    Raises:
-        InputError: a line is malformed; the message names the file and the line.
-    """
-    parsed = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: not UTF-8: {error.reason}") from None
-        except ValueError as error:
-            raise InputError(f"{where}: not JSON: {error}") from None
-        except RecursionError:
-            raise InputError(f"{where}: nested too deeply") from None
-        if _is_deeper_than(_DEEPEST, value):
-            raise InputError(f"{where}: nested too deeply")
-        if not isinstance(value, dict) or set(value) != _FIELDS:
-            raise InputError(f"{where}: an object with session, sender and body is needed")
-        for field in ("session", "sender"):
-            if not isinstance(value[field], str) or not value[field].strip() or not value[field].isprintable():
-                raise InputError(f"{where}: {field} must be a printable text that is not blank")
-        parsed.append(InputLine(value["session"], value["sender"], value["body"]))
-    return parsed
-
-
-def _is_deeper_than(levels: int, value: object) -> bool:
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return True
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    """Who sent it."""
+    number: int
+    """The number of the message among that sender's."""
+    at: float
+    """Seconds from the start of the run."""
 
 
 @final
 class Ledger:
     """A file to which each handled message is appended, one JSON object per line.
 
-    What the file held before stays there; ``start`` is where this run's entries begin.
+    What the file held before stays there; ``start`` is where this run's entries begin. From its opening to its closing
+    the file is this run's alone: a second one is refused.
     """
 
     def __init__(self, path: Path) -> None:
         """Open the file, and make it if it is not there.
 
         Raises:
-            OSError: it cannot be written, or is no regular file and so could not be read again.
+            OSError: it cannot be written, another run has it, or it is no regular file and so could not be read again.
         """
         if path.exists() and not path.is_file():
             raise OSError(0, "not a regular file", str(path))
         self.path = path
-        # Line by line, so that an interrupted run leaves whole entries.
-        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1)
-        if self._file.tell() and not _ends_with_newline(path):
-            self._file.write("\n")
-        self.start = self._file.tell()
+        self._broken: str | None = None
+        # Without a buffer: each entry is one write, so an interrupted run leaves whole entries.
+        self._file = path.open("ab", buffering=0)
+        try:
+            _lock(self._file, path)
+            if self._file.tell() and not _ends_with_newline(path):
+                self._file.write(b"\n")
+            self.start = self._file.tell()
+        except BaseException:
+            self._file.close()
+            raise
 
     def append(self, session: str, sender: str, number: int, *, body: object, at: float) -> None:
-        """Write one message down; ``at`` is in seconds from the start of the run."""
+        """Write one message down; ``at`` is in seconds from the start of the run.
+
+        Raises:
+            LedgerError: it could not be written, now or before.
+        """
         entry = {"session": session, "sender": sender, "n": number, "at": round(at, 6), "body": body}
-        self._file.write(json.dumps(entry) + "\n")
+        line = json.dumps(entry).encode() + b"\n"
+        try:
+            # Behind half an entry nothing could be read any more.
+            while line and self._broken is None:
+                line = line[self._file.write(line) :]
+        except OSError as error:
+            self._broken = error.strerror or str(error)
+        if self._broken is not None:
+            raise LedgerError(self._broken)
+
+    def entries(self) -> Iterator[Entry]:
+        """Read this run's entries back from the file.
+
+        Raises:
+            LedgerError: the file cannot be read, is another one than was written, or holds what no run writes.
+        """
+        try:
+            with self.path.open("rb") as file:
+                if not os.path.samestat(os.fstat(file.fileno()), os.fstat(self._file.fileno())):
+                    raise LedgerError("another file has taken its place")
+                file.seek(self.start)
+                for line in file:
+                    yield _parsed(line)
+        except OSError as error:
+            raise LedgerError(error.strerror or str(error)) from None
 
     def close(self) -> None:
-        """Flush and close the file."""
+        """Close the file, and let others have it."""
         self._file.close()
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl  # noqa: PLC0415 - not on every platform
+
+    try:
+        # Ends with the file's closing, also with that of a process that was killed.
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(error.errno, "another run is writing to it", str(path)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read() == b"\n"
+
+
+def _parsed(line: bytes) -> Entry:
+    try:
+        value = json.loads(line)
+        entry = Entry(value["session"], value["sender"], value["n"], value["at"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        entry = None
+    if (
+        entry is None
+        or not isinstance(entry.session, str)
+        or not isinstance(entry.sender, str)
+        or not isinstance(entry.number, int)
+        or not isinstance(entry.at, int | float)
+    ):
+        raise LedgerError(f"holds a line that this run did not write: {line[:_SHOWN_OF_A_LINE]!r}")
+    return entry
 
 
 @frozen(kw_only=True)
@@ -160,43 +170,43 @@ class Account:
         return Account(**{name: mine[name] + theirs[name] for name in mine})
 
 
-def audit(path: Path, sent: Mapping[Stream, int], abandoned: Mapping[str, int], start: int = 0) -> dict[str, Account]:
-    """Recompute every session's account from the ledger's file alone, from byte ``start`` on."""
-    entries: dict[Stream, list[int]] = defaultdict(list)
-    for entry in _entries(path, start):
-        entries[entry["session"], entry["sender"]].append(entry["n"])
+def audit(
+    entries: Iterable[Entry], sent: Mapping[Stream, int], abandoned: Mapping[Stream, AbstractSet[int]]
+) -> dict[str, Account]:
+    """Recompute every session's account from the ledger's entries.
+
+    Args:
+        entries: what the file holds, in its order.
+        sent: how many messages of each stream were sent; they are numbered from 0.
+        abandoned: the numbers of those that were given up.
+    """
+    numbers_of: dict[Stream, list[int]] = defaultdict(list)
+    for entry in entries:
+        numbers_of[entry.session, entry.sender].append(entry.number)
     accounts: dict[str, Account] = defaultdict(Account)
-    for session, sender in {**sent, **entries}:
-        numbers, expected = entries[session, sender], sent.get((session, sender), 0)
+    for stream in {**sent, **numbers_of, **abandoned}:
+        numbers, expected = numbers_of[stream], sent.get(stream, 0)
         known = {number for number in numbers if 0 <= number < expected}
-        accounts[session] += Account(
+        given_up = abandoned.get(stream, frozenset())
+        accounts[stream[0]] += Account(
             sent=expected,
             handled=len(numbers),
             duplicated=len(numbers) - len(known),
-            lost=expected - len(known),
+            lost=sum(number not in known and number not in given_up for number in range(expected)),
             reordered=_reordered(numbers),
+            abandoned=len(given_up),
         )
-    for session, given_up in abandoned.items():
-        accounts[session] += Account(abandoned=given_up, lost=-given_up)
     return dict(accounts)
 
 
-def stalls(path: Path, start: int = 0) -> dict[str, float]:
+def stalls(entries: Iterable[Entry]) -> dict[str, float]:
     """Recompute for every session the longest time in which it handled nothing, up to its last message."""
     latest: dict[str, float] = {}
     longest: dict[str, float] = {}
-    for entry in _entries(path, start):
-        session, at = entry["session"], entry["at"]
-        longest[session] = max(longest.get(session, 0.0), at - latest.get(session, 0.0))
-        latest[session] = at
+    for entry in entries:
+        longest[entry.session] = max(longest.get(entry.session, 0.0), entry.at - latest.get(entry.session, 0.0))
+        latest[entry.session] = entry.at
     return longest
-
-
-def _entries(path: Path, start: int) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        file.seek(start)
-        for line in file:
-            yield json.loads(line)
 
 
 def _reordered(numbers: list[int]) -> int:

@@ -67,6 +67,9 @@ def _outcome(row: Row) -> str:
     return f"no-op: {row.ignored}" if row.ignored else ", ".join(row.emits)
 
 
+_WIDTH_OF_A_FILE: Final = 1_000_000
+"""Nothing is folded in a pipe or a file."""
+_NARROWEST_SENTENCE: Final = 30
 _FINISH: Final = "whichever step leaves an ending session without drain and executor"
 
 
@@ -82,14 +85,58 @@ def _rows_by_region() -> Iterable[tuple[str, list[Row]]]:
 
 
 def _print_table() -> None:
-    console = Console()
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_OF_A_FILE
+    unbounded = console.options.update(width=_WIDTH_OF_A_FILE)
+    tables = {region: _table(region, rows) for region, rows in _rows_by_region()}
+    if all(console.measure(table, options=unbounded).minimum <= console.width for table in tables.values()):
+        for table in tables.values():
+            console.print(table)
+        return
     for region, rows in _rows_by_region():
-        table = Table(title=region, title_justify="left", expand=True)
-        for column in ("row", "input", "phases", "guards", "effects", "what it does"):
-            table.add_column(column, overflow="fold", no_wrap=column in {"row", "input"})
+        console.print(f"{region}\n", style="bold")
         for row in rows:
-            table.add_row(row.name, row.on.__name__, _phases(row), _guards(row), _outcome(row), row.doc)
-        console.print(table)
+            _print_block(console, row)
+
+
+def _table(region: str, rows: list[Row]) -> Table:
+    """Make a table in which only the sentences can be wrapped: names stand below each other."""
+    table = Table(title=region, title_justify="left", show_lines=True)
+    for column in ("row", "input", "phases", "guards"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("effects", min_width=_NARROWEST_SENTENCE)
+    table.add_column("what it does", min_width=_NARROWEST_SENTENCE)
+    for row in rows:
+        effects = _outcome(row) if row.ignored else "\n".join(row.emits)
+        table.add_row(
+            row.name,
+            row.on.__name__,
+            _phases(row).replace(", ", "\n"),
+            _guards(row).replace(", ", "\n"),
+            effects,
+            row.doc,
+        )
+    return table
+
+
+def _print_block(console: Console, row: Row) -> None:
+    block = Table.grid(padding=(0, 2, 0, 0))
+    block.add_column(no_wrap=True)
+    block.add_column(overflow="fold")
+    told = {
+        "input": row.on.__name__,
+        "phases": _phases(row),
+        "guards": _guards(row),
+        "effects": _outcome(row),
+        "what it does": row.doc,
+    }
+    for what, text in told.items():
+        if text:
+            block.add_row(f"  {what}", text)
+    console.print(row.name, style="bold")
+    console.print(block)
+    console.print()
 
 
 def _json() -> str:
@@ -179,18 +226,28 @@ def _edges() -> tuple[list[Edge], list[Edge]]:
 
 def _diagram(title: str, start: str, edges: list[Edge]) -> str:
     lines = [f"%% {title}", "stateDiagram-v2", f"    [*] --> {start}"]
-    for (before, after), group in groupby(edges, key=lambda edge: edge[:2]):
-        lines.append(f"    {before} --> {after}: {', '.join(name for _, _, name in group)}")
+    lines += [f"    {before} --> {after}: {label}" for before, after, label in _labelled(edges)]
     return "\n".join(lines) + "\n"
 
 
 def _mermaid() -> str:
+    """Draw both in one document; its states share one name space, so each gets the name of its machine in front."""
     sessions, drains = _edges()
-    return (
-        _diagram("phases of a session", "INITIALIZING", sessions)
-        + "\n"
-        + _diagram("phases of a drain", "INACTIVE", drains)
-    )
+    return "stateDiagram-v2\n" + _part("session", "INITIALIZING", sessions) + _part("drain", "INACTIVE", drains)
+
+
+def _part(name: str, start: str, edges: list[Edge]) -> str:
+    phases = sorted({phase for before, after, _ in edges for phase in (before, after)})
+    lines = [f'    state "phases of a {name}" as {name} {{']
+    lines += [f'        state "{phase}" as {name}_{phase}' for phase in phases]
+    lines.append(f"        [*] --> {name}_{start}")
+    lines += [f"        {name}_{before} --> {name}_{after}: {label}" for before, after, label in _labelled(edges)]
+    return "\n".join([*lines, "    }"]) + "\n"
+
+
+def _labelled(edges: list[Edge]) -> Iterable[Edge]:
+    for (before, after), group in groupby(edges, key=lambda edge: edge[:2]):
+        yield before, after, ", ".join(name for _, _, name in group)
 
 
 def _line(*cells: str) -> str:

@@ -17,7 +17,7 @@ from ..comms import MemoryComms, MemoryNetwork
 from ..testing._trio_internals import controlled_schedule
 from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
 from ._faults import Chaos, Flow
-from ._ledger import Account, audit, stalls
+from ._ledger import Account, LedgerError, audit, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from .._machine import MeerkatMachine
     from .._messages import Envelope, Receipt
     from .._session import Session, SessionRun
-    from ._ledger import InputLine, Ledger
+    from ..authority import PeerId
+    from ._demo_input import InputLine
+    from ._ledger import Ledger
 
 __all__ = ["Outcome", "SessionOutcome", "Show", "Traffic", "perform"]
 
 _WORK_QUEUE: Final = 8  # small, so that the work lane is shut often
-_STUCK_AFTER: Final = 30.0
+_LOOK_EVERY: Final = 1.0
+_STUCK_AFTER: Final = 30
+"""Looks in a row that see nothing new. They are counted, not timed: a process that was halted is not stuck."""
 _NO_FAULT: Final = HandlerFault()
 
 
@@ -77,7 +81,7 @@ class Show:
     virtual: bool
     """Whether time is virtual and the schedule controlled."""
     ledger: Ledger
-    """Where handled messages are written down; closed when the run is over."""
+    """Where handled messages are written down; closed when it was audited."""
     on_progress: Callable[[int], None] = field(default=lambda _: None)
     """Told how many messages were handled so far."""
 
@@ -89,9 +93,9 @@ class SessionOutcome:
     account: Account
     """What the ledger says."""
     rebinds: int
-    """Times its drain moved to another transport."""
+    """Times its drain was seen to have moved to another transport."""
     restarts: int
-    """Times its drain was started again, by policy or by an attach."""
+    """Times its drain was seen to be started again, by policy or by an attach."""
     longest_stall: float
     """Longest time in which it handled nothing, up to its last message, in seconds."""
 
@@ -102,6 +106,8 @@ class Outcome:
 
     sessions: dict[str, SessionOutcome]
     """By session."""
+    planned: int
+    """Messages that were to be sent."""
     faults: dict[str, int]
     """How often each kind of fault happened."""
     demanded: tuple[str, ...]
@@ -120,9 +126,26 @@ class Outcome:
         return tuple(kind for kind in self.demanded if not self.faults[kind])
 
     @property
+    def failures(self) -> tuple[str, ...]:
+        """Why the run did not do what the demo promises, each reason in words; empty if it did."""
+        account = self.account
+        wrong = {"lost": account.lost, "doubled": account.duplicated, "reordered": account.reordered}
+        unsent = self.planned - account.sent
+        reasons = {
+            "the ledger does not balance: " + ", ".join(f"{n} {what}" for what, n in wrong.items() if n): any(
+                wrong.values()
+            ),
+            f"{account.abandoned} abandoned": account.abandoned,
+            f"faults that did not happen: {', '.join(self.missing)}": self.missing,
+            f"given up, for nothing happened for {_STUCK_AFTER * _LOOK_EVERY:.0f} s": self.stuck,
+            f"{unsent} planned but never sent": unsent,
+        }
+        return tuple(reason for reason, applies in reasons.items() if applies)
+
+    @property
     def succeeded(self) -> bool:
-        """Whether everything was handled exactly once and in order, and every demanded fault happened."""
-        return self.account.balances and not self.account.abandoned and not self.missing and not self.stuck
+        """Whether everything was sent and handled exactly once and in order, and every demanded fault happened."""
+        return not self.failures
 
     def total(self) -> dict[str, Any]:
         """Return the totals as plain data."""
@@ -144,9 +167,10 @@ def perform(show: Show) -> Outcome:
 
     Raises:
         KeyboardInterrupt: alone or in a group; the ledger holds what was handled until then.
+        LedgerError: the ledger could not be written or read back.
     """
-    stage = _Stage(show)
     try:
+        stage = _Stage(show)
         # An interruption reaches the main task alone, which then takes everything down in order.
         if not show.virtual:
             trio.run(stage.run, restrict_keyboard_interrupt_to_checkpoints=True)
@@ -155,21 +179,25 @@ def perform(show: Show) -> Outcome:
             with controlled_schedule() as order_by:
                 order_by(random.Random(show.seed))  # noqa: S311 - faults, no secrets
                 trio.run(stage.run, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+        return stage.outcome()
     finally:
         show.ledger.close()
-    return stage.outcome()
 
 
 @final
 class _Stage:
     def __init__(self, show: Show) -> None:
         self._show = show
+        # All of them before anything runs: drawing takes seconds for millions of messages, and awaits nothing.
+        self._plans = {session_id: self._plan(session_id, of) for session_id, of in show.traffic.bodies.items()}
+        self._scope = trio.CancelScope()
+        self._ledger_error: LedgerError | None = None
         self._faults: Counter[str] = Counter()
         self._sent: Counter[tuple[str, str]] = Counter()
         self._handled = 0
         self._started = 0.0
         self._stuck = False
-        self._sessions: dict[str, Session] = {}
+        self._actors: dict[str, _Actors] = {}
 
     async def run(self) -> None:
         """Be the main task of the demo's Trio run."""
@@ -178,25 +206,26 @@ class _Stage:
         jitter = random.Random(self._show.seed)  # noqa: S311 - faults, no secrets
         respawn = RespawnPolicy(max_restarts=1000, backoff=Backoff(first=0.001, limit=0.01))
         async with open_machine(respawn=respawn, random=jitter.random, new_id=lambda: str(next(ids))) as machine:
-            with trio.CancelScope() as scope:
+            with self._scope:
                 async with trio.open_nursery() as watched:
-                    watched.start_soon(self._give_up_if_stuck, scope)
+                    watched.start_soon(self._give_up_if_stuck)
                     async with trio.open_nursery() as hosting:
                         for session_id, streams in self._show.traffic.bodies.items():
                             hosting.start_soon(self._host, machine, session_id, streams)
                     watched.cancel_scope.cancel()
 
-    async def _give_up_if_stuck(self, scope: trio.CancelScope) -> None:
+    async def _give_up_if_stuck(self) -> None:
         """A run that hangs has to be reported as one that failed, not hang too."""
-        before = -1
-        while (now := self._handled + self._sent.total() + self._faults.total()) != before:
-            before = now
-            await trio.sleep(_STUCK_AFTER)
+        before, quiet = -1, 0
+        while quiet < _STUCK_AFTER:
+            await trio.sleep(_LOOK_EVERY)
+            now = self._handled + self._sent.total() + self._faults.total()
+            before, quiet = now, quiet + 1 if now == before else 0
         self._stuck = True
-        scope.cancel()
+        self._scope.cancel()
 
     async def _host(self, machine: MeerkatMachine, session_id: str, streams: dict[str, list[object]]) -> None:
-        plan = self._plan(session_id, streams)
+        plan = self._plans[session_id]
         # A network for each session: no name of the input can be taken for another's.
         network = MemoryNetwork()
         senders = {name: MemoryComms(network, f"sender-{n}") for n, name in enumerate(streams)}
@@ -205,10 +234,16 @@ class _Stage:
         async def handler(run: SessionRun) -> None:
             await self._handle(run, names[run.message.sender], plan)
 
-        session = self._sessions[session_id] = await machine.register(
-            session_id, handler, work_queue=_WORK_QUEUE, retry_backoff=Backoff(first=0.001, limit=0.01)
+        session = await machine.register(
+            session_id,
+            handler,
+            work_queue=_WORK_QUEUE,
+            # So many that none is forgotten: the audit asks which they are.
+            abandoned_limit=sum(len(bodies) for bodies in streams.values()),
+            retry_backoff=Backoff(first=0.001, limit=0.01),
         )
         chaos = Chaos(session, network, senders.values(), self._faults)
+        self._actors[session_id] = _Actors(session, chaos, names)
         await chaos.attach_fresh()
         flow = Flow(plan.moves)
         receipts: list[Receipt] = []
@@ -238,38 +273,65 @@ class _Stage:
             self._faults["handler_failures"] += 1
             raise _PlannedFailure(f"{sender}'s message {number}, attempt {run.attempt}")
         # Nothing is awaited from here to the return: what is written down counts as handled.
-        self._show.ledger.append(run.session.id, sender, number, body=body, at=trio.current_time() - self._started)
+        at = trio.current_time() - self._started
+        try:
+            self._show.ledger.append(run.session.id, sender, number, body=body, at=at)
+        except LedgerError as error:
+            # Nothing that is handled from here on could be proved.
+            self._ledger_error = error
+            self._scope.cancel()
+            raise
         self._handled += 1
         self._show.on_progress(self._handled)
 
     def outcome(self) -> Outcome:
-        """Audit the ledger."""
+        """Audit the ledger.
+
+        Raises:
+            LedgerError: it could not be written, or cannot be read back.
+        """
+        if self._ledger_error is not None:
+            raise self._ledger_error
         ledger = self._show.ledger
-        # In the order of the traffic; the tasks that registered them ran in any.
-        sessions = {name: self._sessions[name] for name in self._show.traffic.bodies if name in self._sessions}
-        statistics = {name: session.statistics() for name, session in sessions.items()}
-        abandoned = {
-            name: len(session.abandoned) + statistics[name].abandoned_forgotten for name, session in sessions.items()
-        }
-        accounts = audit(ledger.path, self._sent, abandoned, ledger.start)
-        longest = stalls(ledger.path, ledger.start)
-        self._faults["respawns"] = sum(each.respawns for each in statistics.values())
-        self._faults["rebinds"] = sum(each.rebinds for each in statistics.values())
+        accounts = audit(ledger.entries(), self._sent, self._abandoned())
+        longest = stalls(ledger.entries())
+        # In the order of the traffic, for the tasks that registered them ran in any; then what only the file knows.
+        names = [name for name in self._show.traffic.bodies if name in self._actors]
+        names += sorted(accounts.keys() - self._actors.keys())
         return Outcome(
             sessions={
                 name: SessionOutcome(
                     account=accounts.get(name, Account()),
-                    rebinds=statistics[name].rebinds,
-                    # Every start and every rebind makes a generation; the first start is none of the restarts.
-                    restarts=max(0, session.drain.generation - statistics[name].rebinds - 1),
+                    rebinds=self._actors[name].chaos.rebinds if name in self._actors else 0,
+                    restarts=self._actors[name].chaos.restarts if name in self._actors else 0,
                     longest_stall=round(longest.get(name, 0.0), 6),
                 )
-                for name, session in sessions.items()
+                for name in names
             },
+            planned=len(self._show.traffic),
             faults={kind: self._faults[kind] for kind in KINDS},
             demanded=KINDS if self._show.faults else (),
             stuck=self._stuck,
         )
+
+    def _abandoned(self) -> dict[tuple[str, str], set[int]]:
+        numbers: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for session_id, actors in self._actors.items():
+            for each in actors.session.abandoned:
+                number, _ = each.message.body
+                numbers[session_id, actors.names[each.message.sender]].add(number)
+        return numbers
+
+
+@final
+@frozen
+class _Actors:
+    """Who plays one session."""
+
+    session: Session
+    chaos: Chaos
+    names: dict[PeerId, str]
+    """The senders' names, by peer."""
 
 
 @final

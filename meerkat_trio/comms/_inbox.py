@@ -8,7 +8,8 @@ What holds at every moment:
 1. An envelope stays in its lane's queue, at its place, until it is committed. A claim only points at it, so
    putting it back needs no queue operation, and an open claim holds its slot in the bound.
 2. A sender is parked only while its lane is full; whoever makes room moves the parked envelope into the
-   queue and then wakes its sender. So a parked sender that is cancelled was not sent, a woken one was.
+   queue and then wakes its sender. So a parked sender that is cancelled was not sent, a woken one was, or its
+   receipt says that a twin was accepted before. What is parked is no twin yet.
 3. A wake-up of the claimer carries no envelope: it takes the head itself when it runs. So a claimer that is
    cancelled between the two has nothing to lose.
 4. A claim is granted only while no other is open, so no granted head can be another's.
@@ -207,9 +208,6 @@ class Inbox:
         if lane.parked is None:
             lane.parked = OrderedDict()
         lane.parked[sender] = None
-        if self._seen is not None:
-            self._seen[envelope.sender + envelope.id] = None
-            self._trim_window()
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
         return sender.receipt or Receipt.dropped(_CLOSED)
@@ -219,8 +217,17 @@ class Inbox:
         parked = self._lane(sender.envelope).parked
         if parked is not None:
             parked.pop(sender, None)
-        if self._seen is not None:
-            self._seen.pop(sender.envelope.sender + sender.envelope.id, None)
+
+    def is_new(self, envelope: Envelope) -> bool:
+        """Say whether an envelope is no duplicate, and remember it."""
+        key = envelope.sender + envelope.id
+        if self._seen is None:
+            self._seen = OrderedDict()
+        elif key in self._seen:
+            return False
+        self._seen[key] = None
+        self._trim_window()
+        return True
 
     # -- the claimer's side
 
@@ -324,13 +331,13 @@ class Inbox:
             claim.lane = self._lane(claim.envelope)
         if claims:
             self._inherited = (self._inherited or []) + claims
-        self._take_lane(self._control, previous._control)
-        self._take_lane(self._work, previous._work)
         if previous._seen:
             # What is moved counts as older than our own.
             previous._seen.update(self._seen or {})
             self._seen = previous._seen
             self._trim_window()
+        self._take_lane(self._control, previous._control)
+        self._take_lane(self._work, previous._work)
         previous._seen = previous.open_claim = previous._inherited = None
         previous._shut("this inbox was taken over; claim from the one that took it")
         self._wake_claimer()

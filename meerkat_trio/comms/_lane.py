@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import trio
 
 from .._messages import Envelope, Receipt
+from ..authority import DropReason
 
 if TYPE_CHECKING:
     from ._inbox import Inbox
@@ -35,12 +36,15 @@ class LaneQueue:
         self.parked = None
 
     def hand_over(self) -> None:
-        """Give the room there is to parked senders, in their order."""
+        """Give the room there is to parked senders, in their order; a twin of what was accepted needs none."""
         queue, parked = self.queue, self.parked
         while parked and queue is not None and len(queue) < self.limit:
             sender, _ = parked.popitem(last=False)
-            sender.receipt = Receipt()
-            queue.append((sender.envelope, sender.receipt))
+            if sender.inbox.is_new(sender.envelope):
+                sender.receipt = Receipt()
+                queue.append((sender.envelope, sender.receipt))
+            else:
+                sender.receipt = Receipt.dropped(DropReason.DUPLICATE)
             trio.lowlevel.reschedule(sender.task)
 
     def discard(self, entry: Entry) -> None:
@@ -68,6 +72,6 @@ class ParkedSender:
         self.receipt = None
 
     def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        """Leave the lane: the envelope was not sent, and its id may be used again."""
+        """Leave the lane: the envelope was not sent."""
         self.inbox.forget(self)
         return trio.lowlevel.Abort.SUCCEEDED

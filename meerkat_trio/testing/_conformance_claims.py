@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from .._messages import ReceiptStatus
-from ..abc import ALL_LANES, CONTROL_LANE
+from ..abc import ALL_LANES, CONTROL_LANE, NO_LANES
 from ..authority import DropReason, Lane, PeerId
 from ._conformance_rig import Rule
 
 if TYPE_CHECKING:
-    from ..abc import CommsRuntime
+    from ..abc import Claim, CommsRuntime
     from ._conformance_rig import Rig
 
 __all__ = ["CLAIM_RULES"]
@@ -97,6 +97,23 @@ async def _ready(rig: Rig) -> None:
     with claim:
         rig.same(sent, [claim.envelope.body], "what claim_ready got")
         await rig.raises(trio.BusyResourceError, rig.receiver.claim_ready, "claim_ready while a claim is open")
+    await _ready_for_nothing(rig, sent)
+
+
+async def _ready_for_nothing(rig: Rig, sent: list[int]) -> None:
+    """Ask for no lane at all: what a session does to learn whether it could claim."""
+
+    def ask() -> Claim | None:
+        return rig.receiver.claim_ready(lanes=NO_LANES)
+
+    rig.same(None, ask(), "claim_ready of no lane while envelopes wait")
+    rig.same(False, rig.receiver.statistics().claim_open, "claim_open after claim_ready of no lane")  # noqa: FBT003
+    with await rig.receiver.claim():
+        await rig.raises(trio.BusyResourceError, ask, "claim_ready of no lane while a claim is open")
+    rig.same(sent, await rig.take_all(rig.receiver), "what is there after claim_ready of no lane")
+    rig.same(None, ask(), "claim_ready of no lane of an empty inbox")
+    await rig.receiver.aclose()
+    await rig.raises(trio.ClosedResourceError, ask, "claim_ready of no lane on a closed runtime")
 
 
 async def _left_claim(rig: Rig) -> None:
@@ -177,7 +194,7 @@ async def _checkpoints(rig: Rig) -> None:
 
 async def _statistics(rig: Rig) -> None:
     await rig.send_some(1, control=True)
-    await rig.fill_work()
+    await rig.fill()
     attempt = await rig.start(lambda: rig.sender.send(rig.note()))
     found = rig.receiver.statistics()
     rig.same(1, found.control_waiting, "control_waiting")
@@ -197,7 +214,11 @@ CLAIM_RULES: Final = (
     Rule("arrival-wakes", "A waiting claim wakes when an envelope comes.", _wakes),
     Rule("control-first", "Control is claimed before work that came earlier.", _control_first),
     Rule("wanted-lanes", "A claim gets envelopes of the lanes it asked for alone.", _wanted_lanes),
-    Rule("claim-ready", "`claim_ready` claims what is there, and returns None if nothing is.", _ready),
+    Rule(
+        "claim-ready",
+        "`claim_ready` claims what is there, and returns None if nothing is, or if it is asked for no lane.",
+        _ready,
+    ),
     Rule(
         "left-claim",
         "A claim left without commit puts its envelope back at the head of its lane.",

@@ -11,11 +11,11 @@ import trio
 
 from .._messages import Receipt, ReceiptStatus
 from ..abc import CommsRuntime
-from ..authority import DropReason
+from ..authority import DropReason, Lane
 from ._conformance_rig import Rule
 
 if TYPE_CHECKING:
-    from ._conformance_rig import Rig
+    from ._conformance_rig import Attempt, Rig
 
 __all__ = ["ENDING_RULES"]
 
@@ -30,12 +30,13 @@ def _same_status(rig: Rig, expected: tuple[ReceiptStatus, DropReason | None], re
 
 
 async def _closing(rig: Rig) -> None:
-    receipt = await rig.sender.send(rig.note())
+    receipts = {lane: await rig.sender.send(rig.note(control=lane is Lane.CONTROL)) for lane in Lane}
     await rig.settle()
     await rig.receiver.aclose()
     await rig.receiver.aclose()
     await rig.settle()
-    _same_status(rig, _DROPPED, receipt, "the receipt of what was accepted and not admitted")
+    for lane, receipt in receipts.items():
+        _same_status(rig, _DROPPED, receipt, f"the receipt of what was accepted on the {lane.value} lane")
 
 
 async def _closing_wakes(rig: Rig) -> None:
@@ -43,12 +44,15 @@ async def _closing_wakes(rig: Rig) -> None:
     await rig.other.aclose()
     await rig.settle()
     rig.expect(isinstance(claimer.error, trio.ClosedResourceError), f"a claim waited when it closed, but {claimer}")
-    await rig.fill_work()
-    sender = await rig.start(lambda: rig.sender.send(rig.note()))
+    waiting: list[Attempt] = []
+    for control in (False, True):
+        await rig.fill(control=control)
+        waiting += (await rig.park(rig.sender, control=control))[1]
     await rig.receiver.aclose()
     await rig.settle()
-    rig.expect(not sender.waiting, "a sender still waits for room although the runtime has closed")
-    _same_status(rig, _DROPPED, sender.result, "the receipt of an envelope that waited for room")
+    for sender in waiting:
+        rig.expect(not sender.waiting, "a sender still waits for room although the runtime has closed")
+        _same_status(rig, _DROPPED, sender.result, "the receipt of an envelope that waited for room")
 
 
 async def _closing_cancelled(rig: Rig) -> None:
@@ -107,15 +111,16 @@ async def _take_over_closed(rig: Rig) -> None:
 
 
 async def _take_over_queue(rig: Rig) -> None:
-    first, second = rig.note(), rig.note()
-    receipts = [await rig.sender.send(note) for note in (first, second)]
+    control, work = [rig.note(control=True) for _ in range(2)], [rig.note() for _ in range(2)]
+    receipts = [await rig.sender.send(note) for note in (*work, *control)]
     await rig.settle()
     successor = await rig.bench.rebuild()
     successor.take_over(rig.receiver)
-    later = rig.note()
-    await rig.sender.send(later)
+    for notes, is_control in ((control, True), (work, False)):
+        notes.append(rig.note(control=is_control))
+        await rig.sender.send(notes[-1])
     found = await rig.take_all(successor)
-    rig.same([first.body, second.body, later.body], found, "what was claimed after a take-over")
+    rig.same([note.body for note in (*control, *work)], found, "what was claimed after a take-over")
     for receipt in receipts:
         _same_status(rig, _ADMITTED, receipt, "the receipt of what was accepted before a take-over")
 
@@ -129,16 +134,26 @@ async def _take_over_front(rig: Rig) -> None:
 
 
 async def _take_over_parked(rig: Rig) -> None:
-    sent = await rig.fill_work()
-    attempts = []
-    for _ in range(2):
-        note = rig.note()
-        sent.append(note.body)
-        attempts.append(await rig.start(lambda note=note: rig.sender.send(note)))  # type: ignore[misc]
+    expected: list[int] = []
+    moved: list[Attempt] = []
+    cancelled: list[Attempt] = []
+    for control in (True, False):
+        sent = await rig.fill(control=control)
+        bodies, attempts = await rig.park(*3 * [rig.sender], control=control)
+        expected += [*sent, bodies[0], bodies[2]]
+        moved += [attempts[0], attempts[2]]
+        cancelled.append(attempts[1])
     successor = await rig.bench.rebuild()
     successor.take_over(rig.receiver)
-    rig.same(sent, await rig.take_all(successor), "what was claimed after a take-over with waiting senders")
-    for attempt in attempts:
+    for attempt in cancelled:
+        attempt.cancel()
+    await rig.receiver.aclose()
+    await rig.settle()
+    for attempt in cancelled:
+        rig.expect(attempt.cancelled, f"a waiting send that had moved was cancelled, but {attempt}")
+    rig.same(len(moved), successor.statistics().parked_senders, "parked_senders after a moved one was cancelled")
+    rig.same(expected, await rig.take_all(successor), "what was claimed after a take-over with waiting senders")
+    for attempt in moved:
         _same_status(rig, _ADMITTED, attempt.result, "the receipt of an envelope that waited during a take-over")
 
 
@@ -151,6 +166,15 @@ async def _take_over_window(rig: Rig) -> None:
     receipt = await rig.sender.send(note)
     await rig.settle()
     rig.same(DropReason.DUPLICATE, receipt.reason, "the receipt of a duplicate of what was admitted before")
+    own = rig.note(rig.other, to=rig.sender.peer_id)
+    await rig.other.send(own)
+    await rig.take(rig.sender)
+    await rig.other.send(rig.note(rig.other))
+    await rig.settle()
+    rig.sender.take_over(successor)
+    receipt = await rig.other.send(own)
+    await rig.settle()
+    rig.same(DropReason.DUPLICATE, receipt.reason, "the receipt of a duplicate of what the successor itself admitted")
 
 
 async def _take_over_claim(rig: Rig) -> None:
@@ -197,17 +221,32 @@ async def _take_over_refuses(rig: Rig) -> None:
     closed = trio.ClosedResourceError
     await rig.raises(closed, rig.receiver.claim, "claim on a runtime that was taken over")
     await rig.raises(closed, rig.receiver.claim_nowait, "claim_nowait on a runtime that was taken over")
+    note = rig.note(rig.receiver, to=rig.sender.peer_id)
+    await rig.raises(closed, lambda: rig.receiver.send(note), "send from a runtime that was taken over")
+    await rig.raises(closed, lambda: rig.receiver.send_nowait(note), "send_nowait from a runtime that was taken over")
     successor.take_over(rig.receiver)
     rig.same(sent, await rig.take_all(successor), "what is there after a second take-over of the same")
 
 
 async def _take_over_close(rig: Rig) -> None:
-    sent = await rig.send_some(2)
-    successor = await rig.bench.rebuild()
-    successor.take_over(rig.receiver)
-    await rig.receiver.aclose()
-    sent += await rig.send_some(1)
-    rig.same(sent, await rig.take_all(successor), "what is there after the previous runtime was closed")
+    receiver, sent = rig.receiver, await rig.send_some(1)
+    for how in ("no claim open", "a claim open and left later", "a claim open and committed later"):
+        successor = await rig.bench.rebuild()
+        if how == "no claim open":
+            successor.take_over(receiver)
+            await receiver.aclose()
+        else:
+            with await receiver.claim() as claim:
+                successor.take_over(receiver)
+                await receiver.aclose()
+                if how.endswith("committed later"):
+                    rig.same(sent.pop(0), claim.envelope.body, "what was claimed before the take-over")
+                    claim.commit()
+        receiver = successor
+        sent += await rig.send_some(1)
+        found = receiver.statistics().work_waiting
+        rig.same(len(sent), found, f"work_waiting after the previous runtime was closed with {how}")
+    rig.same(sent, await rig.take_all(receiver), "what is there after the previous runtimes were closed")
 
 
 @final
@@ -253,8 +292,9 @@ ENDING_RULES: Final = (
     Rule("take-over-closed", "A closed runtime takes nothing over, and nothing changes.", _take_over_closed),
     Rule("take-over-queue", "What was accepted moves in its order, and its receipts with it.", _take_over_queue),
     Rule("take-over-front", "What moves goes in front of the successor's own.", _take_over_front),
-    Rule("take-over-parked", "Waiting senders move in their order and wait on.", _take_over_parked),
-    Rule("take-over-window", "Duplicates of what the previous one saw are still known.", _take_over_window),
+    Rule("take-over-close", "The previous one may be closed at once; nothing is lost.", _take_over_close),
+    Rule("take-over-parked", "Waiting senders move in their order, and wait on or are cancelled.", _take_over_parked),
+    Rule("take-over-window", "Duplicates of what either of the two saw are still known.", _take_over_window),
     Rule(
         "take-over-claim",
         "An open claim stays valid; the successor's claims wait for its end.",
@@ -271,5 +311,4 @@ ENDING_RULES: Final = (
         "The previous one refuses afterwards, and has nothing more to give.",
         _take_over_refuses,
     ),
-    Rule("take-over-close", "The previous one may be closed at once; nothing is lost.", _take_over_close),
 )

@@ -17,12 +17,15 @@ from ..authority import EnvelopeKind
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from attrs import Attribute
+
     from ..abc import CommsRuntime
     from ..authority import PeerId
 
 __all__ = ["ConformanceBench", "ConformanceError", "Rig", "Rule"]
 
 _CONTROL_KIND: Final = EnvelopeKind.PEER_ADDED
+_SMALLEST_LANE: Final = 3
 
 
 class ConformanceError(AssertionError):
@@ -42,9 +45,18 @@ class ConformanceError(AssertionError):
         return f"{self.rule}: {self.found}"
 
 
+def _require_room(_: object, attribute: Attribute[int], value: object) -> None:
+    if not isinstance(value, int) or value < _SMALLEST_LANE:
+        raise ValueError(f"{attribute.name}: the rules need a lane of {_SMALLEST_LANE} or more, not {value!r}")
+
+
 @frozen(kw_only=True)
 class ConformanceBench:
-    """Three connected peers, made anew for each rule."""
+    """Three connected peers, made anew for each rule.
+
+    Raises:
+        ValueError: a lane is too small for the rules, which send up to three envelopes before any has to wait.
+    """
 
     receiver: CommsRuntime
     """The peer whose inbox is tried."""
@@ -52,9 +64,9 @@ class ConformanceBench:
     """Two peers that can send to the receiver and to each other, of the receiver's class."""
     rebuild: Callable[[], Awaitable[CommsRuntime]]
     """Make another instance of the receiver's logical id; it has taken nothing over yet."""
-    work_lane: int
-    """How many envelopes one sender gets into the receiver's work lane before it has to wait."""
-    control_lane: int
+    work_lane: int = field(validator=_require_room)
+    """How many envelopes one sender gets into the receiver's work lane before it has to wait, from 3 up."""
+    control_lane: int = field(validator=_require_room)
     """The same for the control lane."""
 
 
@@ -65,6 +77,7 @@ class Attempt:
     def __init__(self, call: Callable[[], Awaitable[Any]]) -> None:
         self._call = call
         self._scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
         self.waiting = True
         self.result: Any = None
         self.error: Exception | None = None
@@ -74,6 +87,7 @@ class Attempt:
 
         **Cancellation:** passes through, unless it came from `cancel`.
         """
+        self.task = trio.lowlevel.current_task()
         with self._scope:
             try:
                 self.result = await self._call()
@@ -146,6 +160,21 @@ class Rig:
         await self.settle()
         return attempt
 
+    async def start_cancelled(self, call: Callable[[], Awaitable[Any]], steps: int) -> Attempt:
+        """Start a call as a task that is cancelled after so many of its steps; wait until nothing moves any more.
+
+        **Cancellation:** the call goes on.
+        """
+        attempt = Attempt(call)
+        striking = _Striking(attempt, steps)
+        trio.lowlevel.add_instrument(striking)
+        try:
+            self._tasks.start_soon(attempt.run)
+            await self.settle()
+        finally:
+            trio.lowlevel.remove_instrument(striking)
+        return attempt
+
     async def raises(self, kind: type[Exception], call: Callable[[], object], what: str) -> None:
         """Expect that a call, synchronous or not, raises ``kind``.
 
@@ -192,12 +221,25 @@ class Rig:
         await self.settle()
         return bodies
 
-    async def fill_work(self) -> list[int]:
-        """Fill the receiver's work lane; return the bodies.
+    async def fill(self, *, control: bool = False) -> list[int]:
+        """Fill the receiver's work lane, or its control lane; return the bodies.
 
         **Cancellation:** those sent so far are sent.
         """
-        return await self.send_some(self.bench.work_lane)
+        bound = self.bench.control_lane if control else self.bench.work_lane
+        return await self.send_some(bound, control=control)
+
+    async def park(self, *senders: CommsRuntime, control: bool = False) -> tuple[list[int], list[Attempt]]:
+        """Send from each of ``senders`` in turn to a lane that is full; return the bodies and the calls.
+
+        **Cancellation:** the calls go on.
+        """
+        bodies, attempts = [], []
+        for sender in senders:
+            note = self.note(sender, control=control)
+            attempts.append(await self.start(lambda sender=sender, note=note: sender.send(note)))  # type: ignore[misc]
+            bodies.append(note.body)
+        return bodies, attempts
 
     async def take(self, comms: CommsRuntime) -> int:
         """Claim and commit one envelope; return its body.
@@ -224,6 +266,21 @@ class Rig:
             with claim:
                 bodies.append(claim.envelope.body)
                 claim.commit()
+
+
+@final
+class _Striking(trio.abc.Instrument):
+    """Cancels a call when its task has made so many steps: in the very checkpoint that it has just reached."""
+
+    def __init__(self, attempt: Attempt, steps: int) -> None:
+        self._attempt = attempt
+        self._steps_left = steps
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self._attempt.task:
+            self._steps_left -= 1
+            if self._steps_left == 0:
+                self._attempt.cancel()
 
 
 Check: TypeAlias = "Callable[[Rig], Awaitable[None]]"

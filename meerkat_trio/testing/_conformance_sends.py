@@ -16,16 +16,18 @@ from ._conformance_rig import Rule
 
 if TYPE_CHECKING:
     from ..abc import CommsRuntime
-    from ._conformance_rig import Attempt, Rig
+    from ._conformance_rig import Rig
 
 __all__ = ["SEND_RULES"]
 
 # How many checkpoints after the decisive moment a cancellation is still tried.
 _DELAYS: Final = range(4)
+# After how many steps of its task a call that need not wait is cancelled.
+_STEPS: Final = range(1, 5)
 
 
 async def _full_lane(rig: Rig) -> None:
-    sent = await rig.fill_work()
+    sent = await rig.fill()
     late = rig.note()
     await rig.raises(trio.WouldBlock, lambda: rig.sender.send_nowait(late), "send_nowait to a full lane")
     attempt = await rig.start(lambda: rig.sender.send(late))
@@ -37,7 +39,7 @@ async def _full_lane(rig: Rig) -> None:
 
 
 async def _lanes_apart(rig: Rig) -> None:
-    work = await rig.fill_work()
+    work = await rig.fill()
     attempt = await rig.start(lambda: rig.sender.send(rig.note(control=True)))
     rig.expect(not attempt.waiting, "a control envelope waits because the work lane is full")
     control = await rig.send_some(rig.bench.control_lane - 1, control=True)
@@ -50,19 +52,9 @@ async def _lanes_apart(rig: Rig) -> None:
     rig.same(work, found[rig.bench.control_lane :], "what the work lane held")
 
 
-async def _park(rig: Rig, *senders: CommsRuntime) -> tuple[list[int], list[Attempt]]:
-    """Send from each of ``senders`` in turn to a lane that is full."""
-    bodies, attempts = [], []
-    for sender in senders:
-        note = rig.note(sender)
-        attempts.append(await rig.start(lambda sender=sender, note=note: sender.send(note)))  # type: ignore[misc]
-        bodies.append(note.body)
-    return bodies, attempts
-
-
 async def _parked_order(rig: Rig) -> None:
-    sent = await rig.fill_work()
-    parked, attempts = await _park(rig, rig.sender, rig.other, rig.sender, rig.other)
+    sent = await rig.fill()
+    parked, attempts = await rig.park(rig.sender, rig.other, rig.sender, rig.other)
     found = await rig.take_all(rig.receiver)
     rig.same(sent, found[: len(sent)], "what was accepted before")
     late = found[len(sent) :]
@@ -73,16 +65,27 @@ async def _parked_order(rig: Rig) -> None:
 
 
 async def _no_overtaking(rig: Rig) -> None:
-    sent = await rig.fill_work()
-    parked, _ = await _park(rig, rig.sender)
+    sent = await rig.fill()
+    parked, _ = await rig.park(rig.sender)
     rig.same(sent[0], await rig.take(rig.receiver), "the first envelope")
     # No checkpoint since the commit: room, if there is any, belongs to the one that waits.
     await rig.raises(trio.WouldBlock, lambda: rig.sender.send_nowait(rig.note()), "send_nowait past a waiting sender")
-    rig.same(sent[1:] + parked, await rig.take_all(rig.receiver), "what was sent")
+    await rig.settle()
+    parked += (await rig.park(rig.sender))[0]
+    late = rig.note()
+
+    async def make_room_and_send() -> None:
+        # No checkpoint in between here either.
+        await rig.take(rig.receiver)
+        await rig.sender.send(late)
+
+    attempt = await rig.start(make_room_and_send)
+    rig.same([*sent[2:], *parked, late.body], await rig.take_all(rig.receiver), "what was sent")
+    rig.expect(not attempt.waiting, "a sender still waits though its envelope was claimed")
 
 
 async def _cancelled_send(rig: Rig) -> None:
-    sent = await rig.fill_work()
+    sent = await rig.fill()
     note = rig.note()
     attempt = await rig.start(lambda: rig.sender.send(note))
     attempt.cancel()
@@ -96,8 +99,8 @@ async def _cancelled_send(rig: Rig) -> None:
 
 async def _all_or_nothing(rig: Rig) -> None:
     for delay in _DELAYS:
-        sent = await rig.fill_work()
-        (body,), (attempt,) = await _park(rig, rig.sender)
+        sent = await rig.fill()
+        (body,), (attempt,) = await rig.park(rig.sender)
         rig.same(sent[0], await rig.take(rig.receiver), "the first envelope")
         for _ in range(delay):
             await trio.lowlevel.checkpoint()
@@ -106,6 +109,12 @@ async def _all_or_nothing(rig: Rig) -> None:
         found = await rig.take_all(rig.receiver)
         expected = sent[1:] if attempt.cancelled else [*sent[1:], body]
         rig.same(expected, found, f"what is there after a send was cancelled as room appeared and {attempt}")
+    for steps in _STEPS:
+        note = rig.note()
+        attempt = await rig.start_cancelled(lambda note=note: rig.sender.send(note), steps)  # type: ignore[misc]
+        found = await rig.take_all(rig.receiver)
+        expected = [] if attempt.cancelled else [note.body]
+        rig.same(expected, found, f"what is there after a send that found room was cancelled and {attempt}")
 
 
 async def _duplicates(rig: Rig) -> None:
@@ -120,6 +129,11 @@ async def _duplicates(rig: Rig) -> None:
     receipt = await rig.sender.send(note)
     await rig.settle()
     rig.same(DropReason.DUPLICATE, receipt.reason, "the receipt of a duplicate of what was admitted")
+    sent, parked = await rig.fill(), rig.note()
+    first, second = [await rig.start(lambda: rig.sender.send(parked)) for _ in range(2)]
+    rig.same([*sent, parked.body], await rig.take_all(rig.receiver), "what is there after a duplicate of what waits")
+    rig.same(ReceiptStatus.ADMITTED, getattr(first.result, "status", first), "the receipt of what waited for room")
+    rig.same(DropReason.DUPLICATE, getattr(second.result, "reason", second), "the receipt of a duplicate of what waits")
 
 
 async def _own_sender(rig: Rig) -> None:
@@ -177,7 +191,7 @@ SEND_RULES: Final = (
     Rule("full-lane", "A send to a full lane waits for room; nothing is dropped for lack of it.", _full_lane),
     Rule("lanes-apart", "Each lane has a bound of its own: full work does not stop control.", _lanes_apart),
     Rule("parked-order", "Senders that wait get in, each sender's envelopes in their order.", _parked_order),
-    Rule("no-overtaking", "`send_nowait` never gets past a sender that waits.", _no_overtaking),
+    Rule("no-overtaking", "Neither `send` nor `send_nowait` gets past a sender that waits.", _no_overtaking),
     Rule(
         "cancelled-send",
         "A waiting send that is cancelled was not sent, and may be sent again.",

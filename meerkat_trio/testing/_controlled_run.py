@@ -34,6 +34,7 @@ from ._trio_internals import (
     cancellation_of,
     controlled_schedule,
     is_over,
+    is_parked,
     is_reached,
     keep_alive_for_ever,
     patched,
@@ -302,6 +303,9 @@ class ControlledRun(trio.abc.Clock):
         self.fingerprint = hash((self.fingerprint, name))
         self.watch.struck(scope, name, self.time.now)
         self._cancel(scope, name)
+        for task in living_tasks():
+            if task.child_nurseries and is_reached(task, scope) and is_parked(task):
+                self.watch.is_passed_on_by(task)
 
     def _cancel(self, scope: trio.CancelScope, name: str) -> None:
         was_active, self.active = self.active, False  # not the code's own doing

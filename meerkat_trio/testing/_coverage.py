@@ -109,6 +109,13 @@ def _at_awaits(seen: Iterable[tuple[str, int]], awaits: dict[str, tuple[tuple[in
     return frozenset(found)
 
 
+def _is_shielded(node: ast.AST) -> bool:
+    """Whether no cancellation can ever arrive there."""
+    call = node.value if isinstance(node, ast.Await) else None
+    function = call.func if isinstance(call, ast.Call) else None
+    return isinstance(function, ast.Attribute | ast.Name) and "cancel_shielded_checkpoint" in ast.dump(function)
+
+
 @functools.cache
 def _awaits(file: str) -> tuple[tuple[int, int], ...]:
     """Return the first and last line of each await of a file; of a block, only its head counts."""
@@ -118,7 +125,7 @@ def _awaits(file: str) -> tuple[tuple[int, int], ...]:
         return ()
     spans = set()
     for node in ast.walk(tree):
-        if isinstance(node, _AWAITING):
+        if isinstance(node, _AWAITING) and not _is_shielded(node):
             end = node.end_lineno or node.lineno
             if isinstance(node, ast.AsyncWith | ast.AsyncFor):
                 end = max(node.lineno, node.body[0].lineno - 1)

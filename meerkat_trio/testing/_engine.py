@@ -80,6 +80,17 @@ class Outcome:
     """For the search."""
 
 
+def survey_of(run: TracedRun) -> Survey:
+    """Return what a traced run shows of the ways on from it."""
+    return Survey(
+        points=tuple(run.points),
+        decisions=tuple(run.scheduler.decisions),
+        choices=tuple(run.choices),
+        ties=tuple(run.time.ties),
+        ticks=tuple(run.scheduler.ticks),
+    )
+
+
 def actual_plan(run: ControlledRun) -> Plan:
     """Return a run's plan with the names of the victims that were really cancelled."""
     return attrs.evolve(run.plan, strikes=tuple(Strike(event, victim) for event, victim in run.struck))
@@ -145,21 +156,20 @@ class LocalEngine:
     def outcome(self, run: ControlledRun) -> Outcome:
         """Boil a run down."""
         finding = run.finding
-        if finding is None and not isinstance(run, TracedRun) and not run.watch.strikes and run.world.touched is None:
+        if (
+            finding is None
+            and not isinstance(run, TracedRun)
+            and not run.watch.struck_lines
+            and run.world.touched is None
+        ):
             return Outcome(plan=run.plan, events=run.events, fingerprint=run.fingerprint, missed=run.missed)
         survey, reached = None, frozenset[tuple[str, int]]()
         if isinstance(run, TracedRun):
             reached = frozenset(run.reached_lines - self._reached_lines)
             self._reached_lines |= reached
-            survey = Survey(
-                points=tuple(run.points),
-                decisions=tuple(run.scheduler.decisions),
-                choices=tuple(run.choices),
-                ties=tuple(run.time.ties),
-                ticks=tuple(run.scheduler.ticks),
-            )
-        strikes = frozenset(run.watch.strikes - self._strikes) if run.watch.strikes else frozenset()
-        lines = frozenset(run.watch.struck_lines - self._struck_lines) if run.watch.strikes else frozenset()
+            survey = survey_of(run)
+        strikes = frozenset(run.watch.strikes - self._strikes)
+        lines = frozenset(run.watch.struck_lines - self._struck_lines)
         self._strikes |= strikes
         self._struck_lines |= lines
         return Outcome(

@@ -15,31 +15,29 @@ from attrs import frozen
 
 from ._controlled_run import RunSettings, Scenario, listening
 from ._coverage import measure, source_files
-from ._engine import Engine, LocalEngine, Outcome, Survey, interruptible, open_workers
+from ._engine import Engine, LocalEngine, Outcome, interruptible, open_workers, survey_of
 from ._findings import Finding
-from ._plan import Order, Plan, Strike, parse_replay
+from ._plan import Plan, Strike, parse_replay
 from ._report import Failure, Report
 from ._search import Search, Tally
 from ._shrink import Shrinker
 from ._trace import difference, first_difference, hash_of
 from ._traced_run import TracedRun
 from ._trio_internals import require_internals
+from ._usual import BASES, ScenarioError, name_of, require_untouched, settle
 
-__all__ = ["Progress", "ScenarioError", "explore"]
+__all__ = ["DEFAULT_BUDGET", "Progress", "explore"]
 
-_DEFAULT_BUDGET: Final = 10.0
+DEFAULT_BUDGET: Final = 10.0
+"""Seconds."""
 _PLAIN_RUNS: Final = 200
 _PLAIN_STEPS: Final = 200_000
 _MAX_STEPS: Final = 100_000
-_SPINNING_STEPS: Final = 5_000
-_BASES: Final[tuple[Order, ...]] = ("oldest", "newest")
+_TIMES_STEPS: Final = 20
+_MORE_STEPS: Final = 2_000
 
 Progress: TypeAlias = Callable[[int, float], object]
 """Is told the runs made so far and the share of the budget that is used up, 0 to 1."""
-
-
-class ScenarioError(Exception):
-    """A scenario cannot be explored; says why and what to do."""
 
 
 @frozen(kw_only=True)
@@ -130,13 +128,13 @@ def explore(
         every_scope=victims == "all",
     )
     bounds = _Bounds(
-        budget=budget if budget is not None else _DEFAULT_BUDGET if runs is None else math.inf,
+        budget=budget if budget is not None else DEFAULT_BUDGET if runs is None else math.inf,
         runs=math.inf if runs is None else runs,
         max_failures=max_failures,
         adversarial=mode == "adversarial",
         seed=seed,
         max_steps_given=max_steps is not None,
-        effort=1.0 if budget is None else max(1.0, budget / _DEFAULT_BUDGET),
+        effort=1.0 if budget is None else max(1.0, budget / DEFAULT_BUDGET),
     )
     with listening(), interruptible():
         work = _Work(scenario, LocalEngine(scenario, settings), bounds, source, on_progress)
@@ -154,24 +152,18 @@ def _require_async(scenario: Any) -> None:
     if not callable(function):
         raise ScenarioError(f"a scenario is an async function that takes an Exploration, not {scenario!r}")
     if inspect.isasyncgenfunction(function):
-        raise ScenarioError(f"{_name_of(scenario)} is an async generator: a scenario must not yield")
+        raise ScenarioError(f"{name_of(scenario)} is an async generator: a scenario must not yield")
     if not inspect.iscoroutinefunction(function) and not inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object whose call is async will do
     ):
-        raise ScenarioError(f"{_name_of(scenario)} is not async: a scenario is written `async def name(x): …`")
+        raise ScenarioError(f"{name_of(scenario)} is not async: a scenario is written `async def name(x): …`")
     try:
         inspect.signature(scenario).bind(None)
     except TypeError as error:
         raise ScenarioError(
-            f"{_name_of(scenario)} cannot be called with an Exploration alone ({error}):"
+            f"{name_of(scenario)} cannot be called with an Exploration alone ({error}):"
             " a scenario is written `async def name(x): …`"
         ) from None
-
-
-def _name_of(scenario: Any) -> str:
-    while hasattr(scenario, "func"):
-        scenario = scenario.func
-    return getattr(scenario, "__qualname__", type(scenario).__qualname__).replace("<locals>.", "")
 
 
 @final
@@ -202,73 +194,30 @@ class _Work:
         self._reached_lines: set[tuple[str, int]] = set()
         self._victims: set[str] = set()
 
-    # --- learning what a usual run is like ------------------------------------------------------------
-
     def _settle(self) -> list[TracedRun]:
-        """Find out what happens when nobody is cancelled; return the runs in both plain orders, if they pass."""
-        settings = attrs.evolve(self._engine.settings, learning=True)
-        self._engine.settings = settings
-        base = self._repeatable(Plan())
-        if base.finding is None and not base.victims.scopes and not settings.automatic:
-            self._engine.settings = settings = attrs.evolve(settings, automatic=True)
-            base = self._repeatable(Plan())
-        if base.finding is None and base.victims.late_sites:
-            self._engine.settings = attrs.evolve(settings, sites=frozenset(base.victims.late_sites))
-            base = self._repeatable(Plan())
-        settled = [base]
-        if base.finding is None or base.finding.kind != "livelock":
-            settled += [self._repeatable(Plan(order=order)) for order in _BASES[1:]]
-        passing = [run for run in settled if run.finding is None]
-        self._engine.settings = attrs.evolve(
-            self._engine.settings,
-            learning=False,
-            max_steps=self._max_steps(settled),
-            exempt=frozenset().union(*(run.left for run in passing)),
-            escapes=frozenset().union(*(run.watch.escapes for run in passing)),
-        )
-        for run in settled:
+        """Find out what happens when nobody is cancelled; return the runs in both plain orders that pass."""
+        runs = settle(self._engine, self._scenario)
+        if not self._bounds.max_steps_given:
+            limit = _MORE_STEPS + _TIMES_STEPS * max(run.steps for run in runs)
+            self._engine.settings = attrs.evolve(
+                self._engine.settings, max_steps=min(self._engine.settings.max_steps, limit)
+            )
+        for run in runs:
             self._victims |= run.victims.scopes.keys()
             self._notice(self._engine.outcome(run))
             if run.finding is not None:
                 self._judge(run.plan, run.finding)
-        return passing
-
-    def _max_steps(self, settled: list[TracedRun]) -> int:
-        limit = self._engine.settings.max_steps
-        return limit if self._bounds.max_steps_given else min(limit, 2_000 + 20 * max(run.steps for run in settled))
-
-    def _repeatable(self, plan: Plan) -> TracedRun:
-        first = self._engine.trace(plan)
-        if first.finding is not None and first.finding.kind == "livelock" and first.steps > _SPINNING_STEPS:
-            # Having made sure that it spins, see it do so for a shorter while.
-            self._engine.settings = attrs.evolve(self._engine.settings, max_steps=_SPINNING_STEPS)
-            first = self._engine.trace(plan)
-            self._extra_runs += 1
-        second = self._engine.trace(plan)
-        self._extra_runs += 2
-        differs = difference(first.trace, second.trace)
-        if first.world.touched is not None:
-            raise ScenarioError(
-                f"{_name_of(self._scenario)} uses {first.world.touched}: that can be neither ordered nor repeated;"
-                " replace it by a fake"
-            )
-        if differs is not None:
-            raise ScenarioError(
-                f"{_name_of(self._scenario)} is not deterministic: two runs with the same choices differ.{differs}\n"
-                "  Make everything it uses anew in each run; take ids from counters, not from uuid4 or id();"
-                " use no random, no wall clock, and no order of sets."
-            )
-        return first
+        return [run for run in runs if run.finding is None]
 
     # --- exploring --------------------------------------------------------------------------------------
 
     def explore(self, workers: int) -> None:
         """Make runs until everything was tried, enough was found, or the bounds are reached."""
         settled = self._settle()
-        if len(settled) < len(_BASES) and self._failures:
+        if len(settled) < len(BASES) and self._failures:
             return
         search = Search(
-            [(run.plan, _survey_of(self._engine.outcome(run))) for run in settled],
+            [(run.plan, survey_of(run)) for run in settled],
             seed=self._bounds.seed,
             adversarial=self._bounds.adversarial,
             effort=self._bounds.effort,
@@ -309,11 +258,7 @@ class _Work:
         self._strikes |= outcome.strikes
         self._struck_lines |= outcome.struck_lines
         self._reached_lines |= outcome.reached_lines
-        if outcome.touched is not None:
-            raise ScenarioError(
-                f"{_name_of(self._scenario)} uses {outcome.touched} when something goes wrong:"
-                " that can be neither ordered nor repeated; replace it by a fake"
-            )
+        require_untouched(outcome.touched, self._scenario)
 
     # --- failures -----------------------------------------------------------------------------------------
 
@@ -327,10 +272,17 @@ class _Work:
             shrinker = Shrinker(self._engine, finding.signature)
             plan = shrinker.shrink(plan)
             self._extra_runs += shrinker.runs
-        failure = self._failure(plan, finding, found_after)
+        failure = self._failure(
+            plan,
+            finding,
+            found_after,
+            plain=self._plain_runs_that_show(finding),
+        )
         (self._hypothetical if finding.hypothetical else self._failures).append(failure)
 
-    def _failure(self, plan: Plan, finding: Finding, found_after: int) -> Failure:
+    def _failure(
+        self, plan: Plan, finding: Finding, found_after: int, *, plain: tuple[int | None, int] = (None, _PLAIN_RUNS)
+    ) -> Failure:
         run, again = self._engine.trace(plan), self._engine.trace(plan)
         self._extra_runs += 2
         note = None
@@ -344,14 +296,13 @@ class _Work:
                 "it fails by itself, without any cancellation and in the usual order:"
                 " make the scenario pass first, then explore it"
             )
-        plain, plain_runs = self._plain_runs_that_show(finding)
         return Failure(
             kind=shown.kind,
             message=shown.message,
             plan=plan,
             found_after=found_after,
-            plain=plain,
-            plain_runs=plain_runs,
+            plain=plain[0],
+            plain_runs=plain[1],
             trace=tuple(run.trace),
             passing=self._nearest_passing(plan, run),
             note=note,
@@ -392,6 +343,7 @@ class _Work:
         self._failures.clear()
         self._signatures.clear()
         run = self._engine.trace(plan)
+        self._tally.cancelled += bool(run.struck)
         self._extra_runs += 1
         self._notice(self._engine.outcome(run))
         actual = hash_of(run.trace)
@@ -435,7 +387,7 @@ class _Work:
                 " enter the scope that x.victim() returns around what is to be cancelled"
             )
         return Report(
-            scenario=_name_of(self._scenario),
+            scenario=name_of(self._scenario),
             failures=tuple(self._failures),
             hypothetical=tuple(self._hypothetical),
             runs=self._tally.runs + self._extra_runs,
@@ -448,12 +400,6 @@ class _Work:
             coverage=measure(files, self._reached_lines, self._struck_lines),
             warnings=tuple(warnings),
         )
-
-
-def _survey_of(outcome: Outcome) -> Survey:
-    if outcome.survey is None:
-        raise TypeError("a traced run has a survey")
-    return outcome.survey
 
 
 def _neighbours(plan: Plan) -> list[tuple[str, Plan]]:

@@ -63,14 +63,14 @@ def _failure(failure: Failure, ident: str) -> Iterable[str]:
     drawing = draw(failure.trace, ident)
     tag = ' <span class="tag">hypothetical</span>' if failure.hypothetical else ""
     yield f'<section class="failure" id="{ident}">'
+    plain = "" if failure.plain is None else f"; {failure.plain} of {failure.plain_runs} plain runs show it"
     yield f"<h2><b>{text(failure.kind)}</b> {text(KINDS.get(failure.kind, ''))}{tag}</h2>"
     yield f'<pre class="message">{text(failure.message)}</pre>'
     yield "<dl>"
     yield _fact("the run", text(failure.sentence))
     yield _fact(
         "how rare",
-        f"{failure.mode} mode, found after {failure.found_after} runs;"
-        f" {failure.plain} of {failure.plain_runs} plain runs show it",
+        f"{failure.mode} mode, found after {failure.found_after} runs{plain}",
     )
     if failure.hypothetical:
         yield _fact("hypothetical", "the code may rely on nobody else to cancel this scope")

@@ -65,6 +65,12 @@ class CancellationWatch:
         """Note that the explorer cancels a scope."""
         self._struck[scope] = _Struck(name, time)
 
+    def is_passed_on_by(self, task: Task) -> None:
+        """Note a task that waits for its children: a cancellation reaches it, and goes on to them."""
+        lines = stack(task)
+        if lines:
+            self.struck_lines.add(lines[-1])
+
     def is_about_to_raise(self, task: Task, cancelled: BaseException) -> None:
         """Note that a Cancelled is raised in a task in its next step."""
         for scope, struck in self._struck.items():

@@ -42,8 +42,8 @@ class Failure:
     """What decides the run."""
     found_after: int
     """Runs until it was found."""
-    plain: int
-    """How many of `plain_runs` runs in random order, with nobody cancelled by the explorer, show the same."""
+    plain: int | None
+    """How many of `plain_runs` runs in random order, with nobody cancelled, show the same; None: not counted."""
     plain_runs: int = 200
     """How many of them were made: fewer if a run takes very many steps."""
     trace: tuple[Moment, ...] = field(repr=False)
@@ -77,14 +77,14 @@ class Failure:
         """The end of the run and the surroundings of its cancellations, a line each."""
         return timeline(self.trace)
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """What it is, for people: without the way to run it again."""
+        plain = "" if self.plain is None else f"; {self.plain} of {self.plain_runs} plain runs show it"
         lines = [
             f"{self.kind}: {KINDS.get(self.kind, '')}",
-            f"  {self.message}",
-            (
-                f"  {self.mode} mode, found after {self.found_after} runs;"
-                f" {self.plain} of {self.plain_runs} plain runs show it"
-            ),
+            f"  {self.message}".replace("\n", "\n  "),
+            f"  {self.mode} mode, found after {self.found_after} runs{plain}",
         ]
         if self.hypothetical:
             lines.append("  hypothetical: the code may rely on nobody else to cancel this scope")
@@ -93,8 +93,10 @@ class Failure:
         lines += [f"the run: {self.sentence}", *(f"  {line}" for line in self.timeline)]
         if self.passing:
             lines.append(f"the nearest run that passes: {self.passing}")
-        lines.append(f"replay it: explore(scenario, replay={self.replay!r})")
         return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return f"{self.text}\nreplay it: explore(scenario, replay={self.replay!r})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain values, for JSON."""
@@ -159,7 +161,9 @@ class Report:
         """What was tried, in one or a few lines; claims no more than was done."""
         coverage = self.coverage
         tried = (
-            "all schedules with <= 2 deviations, 1 cancellation at every event, a sample beyond"
+            "it ended when something was found"
+            if self.failures
+            else "all schedules with <= 2 deviations, 1 cancellation at every event, a sample beyond"
             if self.exhausted
             else "not everything up to 2 deviations and 1 cancellation was tried"
         )

@@ -29,6 +29,7 @@ __all__ = [
     "is_cancelled",
     "is_closed_channel",
     "is_over",
+    "is_parked",
     "is_reached",
     "keep_alive_for_ever",
     "patched",
@@ -51,7 +52,7 @@ _SCHEDULE: Final = ("_ALLOW_DETERMINISTIC_SCHEDULING", "_r")
 _NEEDED: Final[tuple[tuple[Any, tuple[str, ...]], ...]] = (
     (_RUN, (*_SCHEDULE, "GLOBAL_RUN_CONTEXT", "unrolled_run", "Runner", "CancelStatus", "NurseryManager")),
     (_RUN.Runner, ("waiting_for_idle", "runq", "deadlines", "asyncgens", "entry_queue", "task_exited")),
-    (_RUN.Task, ("_cancel_status", "_next_send")),
+    (_RUN.Task, ("_cancel_status", "_next_send", "_next_send_fn")),
     (_RUN.CancelStatus, ("_scope", "_parent")),
     (_RUN.CancelScope, ("_cancel_status", "_has_been_entered", "_registered_deadline", "_close", "_cancel_called")),
     (_RUN.Deadlines, ("_heap",)),
@@ -317,6 +318,12 @@ def cancellation_of(task: Task) -> trio.Cancelled | None:
     private: Any = task
     error = getattr(private._next_send, "error", None)
     return error if isinstance(error, trio.Cancelled) else None
+
+
+def is_parked(task: Task) -> bool:
+    """Whether a task waits for somebody to wake it."""
+    private: Any = task
+    return private._next_send_fn is None
 
 
 def is_closed_channel(channel: object) -> bool:

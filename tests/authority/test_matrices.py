@@ -34,7 +34,9 @@ from meerkat_trio.authority import (
     Input,
     MobOwned,
     OpenRequest,
+    PeerId,
     PeerIngressOwner,
+    ReplySent,
     ResponseStatus,
     SessionOwned,
     SessionPhase,
@@ -305,6 +307,8 @@ ADMISSIONS: list[tuple[Admit, frozenset[SessionPhase], AdmissionClass | DropReas
     (Admit(_K.RESPONSE, None, LOCAL, None, "asked", COMPLETED), LIVE_HERE, _D.WRONG_RESPONDER),
     (Admit(_K.RESPONSE, alice, NONE, None, "never asked", COMPLETED), LIVE_HERE, _D.NO_SUCH_REQUEST),
     (Admit(_K.RESPONSE, alice, NONE, None, None, COMPLETED), LIVE_HERE, _D.NO_SUCH_REQUEST),
+    (Admit(_K.RESPONSE, alice, NONE, None, "asked"), LIVE_HERE, _D.MALFORMED),
+    (Admit(_K.RESPONSE, bob, NONE, None, "asked"), LIVE_HERE, _D.MALFORMED),
     (Admit(_K.PEER_ADDED, bob, NONE), LIVE_HERE, _C.LIFECYCLE),
     (Admit(_K.PEER_RETIRED, bob, NONE), LIVE_HERE, _C.LIFECYCLE),
     (Admit(_K.PEER_UNWIRED, eve, MANUAL), LIVE_HERE, _C.LIFECYCLE),
@@ -318,6 +322,7 @@ ADMISSIONS: list[tuple[Admit, frozenset[SessionPhase], AdmissionClass | DropReas
     (Admit(_K.REQUEST, eve, NONE, "ask", "c"), ANYWHERE, _D.UNTRUSTED_SENDER),
     (Admit(_K.REQUEST, eve, NONE, "hush", "c"), ANYWHERE, _D.UNTRUSTED_SENDER),
     (Admit(_K.RESPONSE, eve, NONE, None, "asked", COMPLETED), ANYWHERE, _D.UNTRUSTED_SENDER),
+    (Admit(_K.RESPONSE, eve, NONE, None, "asked"), ANYWHERE, _D.UNTRUSTED_SENDER),
     (Admit(_K.PEER_ADDED, eve, NONE), ANYWHERE, _D.UNTRUSTED_SENDER),
     (Admit(_K.PEER_RETIRED, eve, NONE), ANYWHERE, _D.UNTRUSTED_SENDER),
     (Admit(_K.PEER_UNWIRED, eve, NONE), ANYWHERE, _D.UNTRUSTED_SENDER),
@@ -370,6 +375,27 @@ def test_a_request_that_is_open_already_is_a_duplicate_for_that_sender_alone() -
     assert silent.effects == (Dropped(_D.DUPLICATE),)
     assert apply(state, Admit(_K.REQUEST, bob, NONE, "ask", "c")).effects == (Admitted(_C.ACTIONABLE_REQUEST),)
     assert apply(state, Admit(_K.REQUEST, alice, NONE, "ask", "d")).effects == (Admitted(_C.ACTIONABLE_REQUEST),)
+
+
+@pytest.mark.parametrize("sender", [alice, ann, eve])
+@pytest.mark.parametrize("phase", [SessionPhase.IDLE, SessionPhase.RUNNING, SessionPhase.RETIRED])
+def test_a_command_that_is_open_already_is_a_duplicate_whoever_sends_it(sender: PeerId, phase: SessionPhase) -> None:
+    command = Admit(_K.REQUEST, sender, NONE, BRIDGE_INTENT, "c")
+    state = after(command, state=SET_STATES[phase])
+    assert state.requests.inbound == {(sender, "c")}
+    again = apply(state, command)
+    assert (again.after, again.effects) == (state, (Dropped(_D.DUPLICATE),))
+    other = Admit(_K.REQUEST, sender, NONE, BRIDGE_INTENT, "d")
+    assert apply(state, other).effects == (Admitted(_C.BRIDGE_COMMAND),)
+    answered = after(ReplySent(sender, "c"), state=state)
+    assert apply(answered, command).effects == (Admitted(_C.BRIDGE_COMMAND),)
+
+
+def test_a_request_and_a_command_of_one_sender_share_their_correlations() -> None:
+    ask, command = Admit(_K.REQUEST, alice, NONE, "ask", "c"), Admit(_K.REQUEST, alice, NONE, BRIDGE_INTENT, "c")
+    for first, second in ((ask, command), (command, ask)):
+        state = after(first, state=SET_STATES[SessionPhase.IDLE])
+        assert apply(state, second).effects == (Dropped(_D.DUPLICATE),)
 
 
 def test_only_the_mob_that_owns_now_may_dismiss() -> None:

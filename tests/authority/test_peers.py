@@ -34,7 +34,7 @@ from .cast import (
     EVE,
     IDLE,
 )
-from .test_stories import tell
+from .test_stories import Ignored, tell
 
 
 def changed(epoch: int) -> tuple[Effect, ...]:
@@ -70,15 +70,15 @@ def test_a_request_is_open_until_its_addressee_has_answered() -> None:
         (answer, unknown),
         (OpenRequest("c", ALICE.peer_id), ()),
         (OpenRequest("c", BOB.peer_id), "correlation_unused"),
-        (ResponseArrived("c", BOB.peer_id, completed), ()),
+        (ResponseArrived("c", BOB.peer_id, completed), Ignored("no_such_request")),
         (ResponseArrived("c", ALICE.peer_id, accepted), ()),
         (answer, (Admitted(AdmissionClass.RESPONSE_TERMINAL),)),
         (ResponseArrived("c", ALICE.peer_id, completed), ()),
         (answer, unknown),
-        (ResponseArrived("c", ALICE.peer_id, completed), ()),
+        (ResponseArrived("c", ALICE.peer_id, completed), Ignored("no_such_request")),
         (OpenRequest("c", BOB.peer_id), ()),
         (CloseRequest("c"), ()),
-        (CloseRequest("c"), ()),
+        (CloseRequest("c"), Ignored("no_such_request")),
     ], ATTACHED)  # fmt: skip
     assert end.requests == ATTACHED.requests
 
@@ -89,9 +89,9 @@ def test_an_inbound_request_is_open_until_the_reply_is_out() -> None:
     tell([
         (ask, actionable),
         (ask, (Dropped(DropReason.DUPLICATE),)),
-        (ReplySent(BOB.peer_id, "c"), ()),
+        (ReplySent(BOB.peer_id, "c"), Ignored("no_such_request")),
         (ask, (Dropped(DropReason.DUPLICATE),)),
         (ReplySent(ALICE.peer_id, "c"), ()),
-        (ReplySent(ALICE.peer_id, "c"), ()),
+        (ReplySent(ALICE.peer_id, "c"), Ignored("no_such_request")),
         (ask, actionable),
     ], IDLE)  # fmt: skip

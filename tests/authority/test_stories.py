@@ -87,8 +87,16 @@ from .cast import (
     bound,
 )
 
-Story = list[tuple[Input, tuple[Effect, ...] | str]]
-"""Inputs, each with its effects, or with the guard that refuses it."""
+
+@attrs.frozen
+class Ignored:
+    """The input changes nothing, and says why."""
+
+    reason: str
+
+
+Story = list[tuple[Input, tuple[Effect, ...] | Ignored | str]]
+"""Inputs, each with its effects, with why it is ignored, or with the guard that refuses it."""
 
 _R = DrainExitReason
 FAILED, ABORTED, SHUTDOWN = _R.FAILED, _R.ABORTED, _R.SESSION_SHUTDOWN
@@ -106,7 +114,10 @@ def tell(story: Story, state: SessionState = INITIAL) -> SessionState:
             assert rejected.value.guard == expected, (number, input_)
             continue
         step = apply(state, input_)
-        assert step.effects == expected, (number, input_)
+        if isinstance(expected, Ignored):
+            assert (step.ignored, step.effects, step.after is state) == (expected.reason, (), True), (number, input_)
+        else:
+            assert (step.ignored, step.effects) == (None, expected), (number, input_)
         state = step.after
     return state
 
@@ -120,19 +131,19 @@ def test_an_executor_handles_messages_one_at_a_time() -> None:
         (BeginRun("1", "m1"), "phase"),
         (AttachExecutor(), (StartExecutor(),)),
         (AttachExecutor(), "phase"),
-        (RunFinished("1", RunOutcome.CONSUMED), ()),
+        (RunFinished("1", RunOutcome.CONSUMED), Ignored("stale_run")),
         (BeginRun("1", "m1"), ()),
-        (BeginRun("2", "m2"), "no_run_in_progress"),
+        (BeginRun("2", "m2"), "phase"),
         (RunFinished("1", RunOutcome.RETRY), ()),
         (BeginRun("2", "m1"), ()),
-        (RunFinished("1", RunOutcome.CONSUMED), ()),
+        (RunFinished("1", RunOutcome.CONSUMED), Ignored("stale_run")),
         (RunFinished("2", RunOutcome.ABANDONED), (MessageAbandoned("2"),)),
         (BeginRun("3", "m2"), ()),
         (DetachExecutor(), (StopExecutor(),)),
         (RunFinished("3", RunOutcome.RETURNED), ()),
         (ExecutorStopped(), ()),
-        (DetachExecutor(), ()),
-        (ExecutorStopped(), ()),
+        (DetachExecutor(), Ignored("no_executor")),
+        (ExecutorStopped(), Ignored("no_executor")),
     ])  # fmt: skip
     assert end == IDLE
 
@@ -147,12 +158,13 @@ def test_a_retired_session_finishes_what_it_has_and_takes_nothing_new() -> None:
         (AttachExecutor(), (StartExecutor(),)),
         (BeginRun("1", "m1"), ()),
         (Retire(), (SessionRetired(), FinishExecutor())),
-        (Retire(), ()),
+        (Retire(), Ignored("already_retired")),
         (Admit(EnvelopeKind.MESSAGE, None, AdmissionTrust.LOCAL), (Dropped(DropReason.NOT_ADMITTED_IN_PHASE),)),
         (AddDirectPeerEndpoint(ALICE), "phase"),
         (OpenRequest("c", ALICE.peer_id), "phase"),
         (RunFinished("1", RunOutcome.CONSUMED), ()),
         (BeginRun("2", "m2"), ()),
+        (BeginRun("3", "m3"), "no_run_in_progress"),
         (RunFinished("2", RunOutcome.CONSUMED), ()),
         (AttachExecutor(), "executor_absent"),
         (ExecutorStopped(), ()),
@@ -176,18 +188,18 @@ def test_a_drain_is_spawned_rebound_and_stopped() -> None:
         (SPAWN, (StartDrain(1, PERSISTENT),)),
         (SPAWN, "drain_can_spawn"),
         (DrainStarted(1), ()),
-        (DrainStarted(1), ()),
+        (DrainStarted(1), Ignored("already_running")),
         (RebindDrain(), (SwapDrain(2),)),
-        (DrainStarted(1), ()),
-        (DrainExited(1, ABORTED), ()),
+        (DrainStarted(1), Ignored("stale_generation")),
+        (DrainExited(1, ABORTED), Ignored("stale_generation")),
         (RebindDrain(), (SwapDrain(3),)),
         (DrainStarted(3), ()),
         (StopDrain(DrainStopping.ABORT), (CancelDrain(3),)),
-        (StopDrain(DrainStopping.DETACH), ()),
+        (StopDrain(DrainStopping.DETACH), Ignored("already_stopping")),
         (RebindDrain(), "drain_not_stopping"),
         (SPAWN, "drain_can_spawn"),
         (DrainExited(3, ABORTED), (ended(3, ABORTED),)),
-        (StopDrain(DrainStopping.ABORT), ()),
+        (StopDrain(DrainStopping.ABORT), Ignored("no_drain")),
         (SPAWN_TIMED, (StartDrain(4, TIMED),)),
     ])  # fmt: skip
     assert (end.drain.phase, end.drain.generation) == (CommsDrainPhase.STARTING, 4)
@@ -220,25 +232,24 @@ def test_a_persistent_drain_that_fails_is_respawned_by_policy() -> None:
         (SPAWN, (StartDrain(1, PERSISTENT),)),
         (DrainStarted(1), ()),
         (DrainExited(1, FAILED), (ended(1, FAILED), ScheduleRespawn(1))),
-        (RespawnDue(0), ()),
+        (RespawnDue(0), Ignored("stale_generation")),
         (RespawnDue(1), (StartDrain(2, PERSISTENT),)),
-        (RespawnDue(1), ()),
+        (RespawnDue(1), Ignored("stale_generation")),
         (DrainExited(2, FAILED), (ended(2, FAILED), ScheduleRespawn(2))),
-        (RespawnGivenUp(1), ()),
+        (RespawnGivenUp(1), Ignored("stale_generation")),
         (RespawnGivenUp(2), (RespawnExhausted(2),)),
         (SPAWN, (CancelRespawn(), StartDrain(3, PERSISTENT))),
-        (RespawnDue(2), ()),
+        (RespawnDue(2), Ignored("stale_generation")),
         (DrainExited(3, FAILED), (ended(3, FAILED), ScheduleRespawn(3))),
         (StopDrain(DrainStopping.ABORT), (CancelRespawn(),)),
-        (RespawnDue(3), ()),
-        (RespawnGivenUp(3), ()),
+        (RespawnDue(3), Ignored("stale_generation")),
+        (RespawnGivenUp(3), Ignored("stale_generation")),
     ])  # fmt: skip
 
 
 def test_a_failed_drain_whose_owner_left_is_not_respawned() -> None:
     state = after(REGISTER, OWN, SPAWN, DrainExited(1, FAILED), DetachIngress(Detacher()))
-    step = apply(state, RespawnDue(1))
-    assert (step.ignored, step.after) == ("stale_generation", state)
+    tell([(RespawnDue(1), Ignored("unattached")), (RespawnDue(0), Ignored("stale_generation"))], state)
 
 
 def test_detaching_stops_the_drain_and_clears_the_owner_in_one_go() -> None:
@@ -259,7 +270,7 @@ BUSY = after(REGISTER, AttachExecutor(), OWN, SPAWN, DrainStarted(1), BeginRun("
 def test_a_session_ends_only_when_drain_and_executor_are_gone() -> None:
     end = tell([
         (Stop(), (CancelDrain(1), StopExecutor())),
-        (Stop(), ()),
+        (Stop(), Ignored("already_ending")),
         (AttachExecutor(), "phase"),
         (SPAWN, "not_ending"),
         (RebindDrain(), "not_ending"),
@@ -269,8 +280,8 @@ def test_a_session_ends_only_when_drain_and_executor_are_gone() -> None:
         (BeginRun("2", "m"), "not_ending"),
         (DrainExited(1, SHUTDOWN), (ended(1, SHUTDOWN),)),
         (ExecutorStopped(), (SessionFinished(Ending.STOP),)),
-        (ExecutorStopped(), ()),
-        (Stop(), ()),
+        (ExecutorStopped(), Ignored("no_executor")),
+        (Stop(), Ignored("already_ending")),
     ], BUSY)  # fmt: skip
     assert end.session.phase is SessionPhase.STOPPED
     assert end.ingress == Unattached()
@@ -281,7 +292,7 @@ def test_the_executor_may_go_first() -> None:
     end = tell([
         (Stop(), (CancelDrain(1), StopExecutor())),
         (ExecutorStopped(), ()),
-        (RunFinished("1", RunOutcome.RETURNED), ()),
+        (RunFinished("1", RunOutcome.RETURNED), Ignored("stale_run")),
         (DrainExited(1, SHUTDOWN), (ended(1, SHUTDOWN), SessionFinished(Ending.STOP))),
     ], BUSY)  # fmt: skip
     assert end.session.ended is Ending.STOP
@@ -297,8 +308,8 @@ def test_an_ending_is_only_ever_raised() -> None:
     end = tell([
         (Stop(), (CancelDrain(1), StopExecutor())),
         (Destroy(), (RevokeEdges(),)),
-        (Unregister(), ()),
-        (Stop(), ()),
+        (Unregister(), Ignored("already_ending")),
+        (Stop(), Ignored("already_ending")),
         (DrainExited(1, SHUTDOWN), (ended(1, SHUTDOWN),)),
         (ExecutorStopped(), (SessionFinished(Ending.DESTROY),)),
     ], BUSY)  # fmt: skip
@@ -324,11 +335,12 @@ def test_a_stopped_session_is_revived_and_a_forgotten_one_is_not() -> None:
         (ExecutorStopped(), ()),
         (Stop(), (SessionFinished(Ending.STOP),)),
         (Unregister(), (RevokeEdges(), SessionFinished(Ending.UNREGISTER))),
-        (REGISTER, "ended_by_stop"),
-        (Unregister(), ()),
+        (REGISTER, "phase"),
+        (Register("another"), "phase"),
+        (Unregister(), Ignored("already_ending")),
         (Destroy(), (RevokeEdges(), SessionFinished(Ending.DESTROY))),
         (REGISTER, "phase"),
-        (Destroy(), ()),
+        (Destroy(), Ignored("already_ending")),
     ])  # fmt: skip
     assert end == DESTROYED
 
@@ -356,7 +368,7 @@ def test_a_wait_for_a_respawn_ends_with_the_session() -> None:
     step = apply(state, Stop())
     assert step.effects == (CancelRespawn(), StopExecutor())
     assert step.after.drain.phase is CommsDrainPhase.STOPPED
-    assert apply(step.after, RespawnDue(1)).ignored == "stale_generation"
+    tell([(RespawnDue(1), Ignored("ending")), (RespawnDue(0), Ignored("stale_generation"))], step.after)
 
 
 def test_a_drain_that_fails_while_the_session_ends_is_not_respawned() -> None:
@@ -404,4 +416,4 @@ def test_a_spawn_keeps_what_it_was_asked_for() -> None:
 def test_no_owner_is_no_owner_whoever_wrote_it_down() -> None:
     """A state that was stored and read again holds an equal value, not the same object."""
     nobody = attrs.evolve(IDLE, ingress=Unattached())
-    tell([(SPAWN, "ingress_owned"), (DetachIngress(Detacher("mob")), ())], nobody)
+    tell([(SPAWN, "ingress_owned"), (DetachIngress(Detacher("mob")), Ignored("unattached"))], nobody)

@@ -49,6 +49,8 @@ NO_OP_REASONS = {
     "no_such_request",
     "no_executor",
     "already_running",
+    "unattached",
+    "ending",
 }
 
 

@@ -12,15 +12,28 @@ from hypothesis import strategies as st
 
 from meerkat_trio.authority import (
     ApplyMobPeerOverlay,
+    AttachMobIngress,
     Bound,
+    CommsDrainMode,
+    DrainStopping,
     Ending,
     MobOwned,
+    OpenRequest,
     PeerAddress,
     PeerEndpoint,
     PeerId,
     RemoveDirectPeerEndpoint,
+    ReplySent,
+    ResponseArrived,
+    ResponseStatus,
+    RevokeSupervisor,
     SessionOwned,
     SessionPhase,
+    StopDrain,
+    SupervisorTrustEdgePublished,
+    SupervisorTrustEdgePublishFailed,
+    SupervisorTrustEdgeRevoked,
+    SupervisorTrustEdgeRevokeFailed,
     parse_peer_name,
 )
 
@@ -68,6 +81,47 @@ def test_every_spelling_of_an_id_is_the_same_id(spell: Any) -> None:
     assert RemoveDirectPeerEndpoint(spell(str(peer_id))).peer_id == peer_id
 
 
+_MOB: dict[str, Any] = {"comms_runtime_id": "comms", "mob_id": "mob"}
+_SPAWN: dict[str, Any] = {"mode": CommsDrainMode.TIMED, "idle_timeout": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (RemoveDirectPeerEndpoint, "peer_id"),
+        (lambda who: RevokeSupervisor(who, 1), "peer_id"),
+        (lambda who: SupervisorTrustEdgePublished(who, 1), "peer_id"),
+        (lambda who: SupervisorTrustEdgePublishFailed(peer_id=who, epoch=1, reason=""), "peer_id"),
+        (lambda who: SupervisorTrustEdgeRevoked(who, 1), "peer_id"),
+        (lambda who: SupervisorTrustEdgeRevokeFailed(peer_id=who, epoch=1, reason=""), "peer_id"),
+        (lambda who: AttachMobIngress(**_MOB, **_SPAWN, mob_peer_id=who), "mob_peer_id"),
+        (lambda who: MobOwned(**_MOB, mob_peer_id=who), "mob_peer_id"),
+        (lambda who: OpenRequest("c", who), "addressee"),
+        (lambda who: ResponseArrived("c", who, ResponseStatus.COMPLETED), "sender"),
+        (lambda who: ReplySent(who, "c"), "sender"),
+    ],
+)
+def test_an_id_is_parsed_wherever_it_enters(make: Any, field: str) -> None:
+    shouted = make(str(ALICE.peer_id).upper())
+    assert shouted == make(ALICE.peer_id)
+    assert type(getattr(shouted, field)) is PeerId
+    with pytest.raises(ValueError, match=r"^peer_id: "):
+        make("alice")
+
+
+def test_a_mob_may_have_no_peer_id() -> None:
+    assert MobOwned(**_MOB).mob_peer_id is None
+    assert AttachMobIngress(**_MOB, **_SPAWN).mob_peer_id is None
+
+
+@pytest.mark.parametrize("cause", [DrainStopping.SHUTDOWN, None, "abort"])
+def test_a_drain_is_stopped_by_abort_or_detach_alone(cause: Any) -> None:
+    StopDrain(DrainStopping.ABORT)
+    StopDrain(DrainStopping.DETACH)
+    with pytest.raises(ValueError, match=r"^cause: ABORT or DETACH is needed"):
+        StopDrain(cause)
+
+
 BAD_FIELDS: list[tuple[str, Any]] = [
     ("name", ""),
     ("name", " \t"),
@@ -76,6 +130,7 @@ BAD_FIELDS: list[tuple[str, Any]] = [
     ("name", "bell\x07"),
     ("name", "\x7f"),
     ("name", "\x9b31m"),
+    ("name", "next\x85line"),
     ("name", None),
     ("name", b"bytes"),
     ("peer_id", ""),
@@ -131,7 +186,9 @@ def test_an_epoch_is_a_whole_number_from_one_up(epoch: Any) -> None:
         Bound(epoch=epoch, **GOOD)
 
 
-@pytest.mark.parametrize("name", ["a", "a" * 128, "Élodie Dupont", "名前"])
+@pytest.mark.parametrize(
+    "name", ["a", "a" * 128, "Élodie Dupont", "名前", "Zoé\u00a0Weiß", "👩\u200d👧\u200d👦", "नमस्\u200cते"]
+)
 def test_names_that_people_have_are_allowed(name: str) -> None:
     assert parse_peer_name(name) == name
 

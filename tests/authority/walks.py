@@ -254,6 +254,7 @@ _STARTS: Final[tuple[tuple[Input, ...], ...]] = (
     (REGISTER, AttachExecutor(), BeginRun("run", "message")),
     (REGISTER, AttachExecutor(), OWN, SPAWN, DrainStarted(1)),
     (REGISTER, OWN, SPAWN, DrainStarted(1), DrainExited(1, DrainExitReason.FAILED)),
+    (REGISTER, OWN, SPAWN, DrainExited(1, DrainExitReason.FAILED), DetachIngress(Detacher())),
     (REGISTER, BindSupervisor(bound(ANN, 1)), SupervisorTrustEdgePublished(supervisor_id(ANN), 1)),
     (REGISTER, SetSilentIntents(frozenset({"hush"})), AddDirectPeerEndpoint(ALICE), OpenRequest("c", ALICE.peer_id)),
 )

@@ -47,6 +47,7 @@ def report_of(*failures: Failure, hypothetical: Sequence[Failure] = (), warnings
         schedules=2,
         points=7,
         cancelled=5,
+        traces=3,
         exhausted=False,
         strikes=frozenset({("a.py:1", "victim")}),
         coverage=CancellationCoverage(

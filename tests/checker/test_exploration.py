@@ -83,7 +83,8 @@ def test_what_must_always_hold_is_asked_after_every_step() -> None:
 
 def test_a_predicate_that_raises_is_an_exception_of_the_scenario() -> None:
     async def scenario(x: Exploration) -> None:
-        x.always(lambda: {}["nothing"])
+        nothing: dict[str, int] = {}
+        x.always(lambda: nothing["here"])
         await trio.lowlevel.checkpoint()
 
     failure = failure_of(scenario)

@@ -240,7 +240,7 @@ NEVER = "import no_such_module_anywhere\n"
         (("pack/:x",), "pack/: a directory"),
         (("scenarios_here:nothing",), "scenarios_here has no 'nothing'; its async functions are fine, half, broken"),
         (("pack:nothing",), "pack has no 'nothing'; it has no async function"),
-        (("scenarios_here:plain",), "plain is not async: write `async def plain(x): …`"),
+        (("scenarios_here:plain",), "plain is not async: a scenario is written `async def name(x): …`"),
         (("scenarios_here:unsteady",), "unsteady is not deterministic: two runs with the same choices differ. first: "),
         (("scenarios_here:threaded",), "threaded uses threads: "),
         (("scenarios_here:online",), "online uses real I/O"),

@@ -102,16 +102,27 @@ def test_the_oldest_of_the_dedupe_window_is_forgotten_first() -> None:
     assert reasons == [DropReason.DUPLICATE, DropReason.DUPLICATE, None]
 
 
-async def test_a_twin_of_a_waiting_envelope_is_a_duplicate_until_that_one_is_cancelled() -> None:
+@pytest.mark.parametrize("rebound", [False, True])
+async def test_of_twins_that_wait_the_first_that_is_not_cancelled_is_accepted(rebound: bool) -> None:
     inbox = Inbox(work_lane=1)
     inbox.put_nowait(note(1))
     async with trio.open_nursery() as nursery:
-        waiting = Started(nursery, lambda: inbox.put(note(2)))
+        twins = []
+        for _ in range(3):
+            twins.append(Started(nursery, lambda: inbox.put(note(2))))
+            await trio.testing.wait_all_tasks_blocked()
+        last = Started(nursery, lambda: inbox.put(note(3)))
         await trio.testing.wait_all_tasks_blocked()
-        assert (await inbox.put(note(2))).reason is DropReason.DUPLICATE
-        waiting.scope.cancel()
-    assert take_all(inbox) == ["1"]
-    assert (await inbox.put(note(2))).status is ReceiptStatus.QUEUED
+        twins[0].scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        if rebound:
+            previous, inbox = inbox, Inbox(work_lane=3)
+            inbox.take_over(previous)
+            assert (await inbox.put(note(2))).reason is DropReason.DUPLICATE
+        assert take_all(inbox) == ["1", "2", "3"]
+    assert [twin.result and twin.result.reason for twin in twins] == [None, None, DropReason.DUPLICATE]
+    assert [twin.result and twin.result.status for twin in twins[:2]] == [None, ReceiptStatus.ADMITTED]
+    assert last.result.status is ReceiptStatus.ADMITTED
 
 
 async def test_a_sender_woken_and_then_cancelled_was_sent() -> None:

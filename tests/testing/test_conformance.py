@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from meerkat_trio.abc import ALL_LANES
 from meerkat_trio.testing._conformance import (
@@ -19,7 +20,8 @@ from meerkat_trio.testing._conformance import (
     check_comms_runtime,
 )
 
-from .broken_transports import BROKEN, Fragile, bench_of
+from .broken_transports import BROKEN
+from .fragile import Fragile, bench_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from meerkat_trio._messages import Envelope, Receipt
     from meerkat_trio.abc import Claim
     from meerkat_trio.authority import Lane
+    from meerkat_trio.comms import MemoryComms
 
 _DOCS = Path(__file__).parents[2] / "docs" / "transports.md"
 
@@ -42,22 +45,36 @@ async def test_memory_comms_keeps_every_rule_under_a_virtual_clock(
     assert autojump_clock.current_time() >= 0
 
 
+@pytest.mark.parametrize(("work_lane", "control_lane"), [(3, 3), (3, 7), (9, 3), (64, 64)])
+async def test_the_rules_do_not_depend_on_how_long_the_lanes_are(work_lane: int, control_lane: int) -> None:
+    await check_comms_runtime(partial(bench_of, work_lane=work_lane, control_lane=control_lane))
+
+
+@pytest.mark.parametrize("bound", [2, 1, 0, None, "4"])
+@pytest.mark.parametrize("lane", ["work_lane", "control_lane"])
+async def test_a_bench_whose_lanes_are_too_small_for_the_rules_is_refused(lane: str, bound: Any) -> None:
+    async with bench_of() as bench:
+        with pytest.raises(ValueError, match=f"{lane}: the rules need a lane of 3 or more, not {bound!r}"):
+            evolve(bench, **{lane: bound})
+
+
 def test_every_rule_has_a_transport_that_breaks_it() -> None:
     assert list(COMMS_RULES) == list(BROKEN)
 
 
-@pytest.mark.parametrize("rule", BROKEN)
-async def test_a_transport_that_breaks_one_rule_is_refused_by_its_name(rule: str) -> None:
+@pytest.mark.parametrize(("rule", "kind"), [(rule, kind) for rule, kinds in BROKEN.items() for kind in kinds])
+async def test_a_transport_that_breaks_one_rule_is_refused_by_its_name(rule: str, kind: type[MemoryComms]) -> None:
     with pytest.raises(ConformanceError) as caught:
-        await check_comms_runtime(partial(bench_of, BROKEN[rule]))
+        await check_comms_runtime(partial(bench_of, kind))
     assert rule == caught.value.rule, str(caught.value)
     assert str(caught.value).startswith(f"{rule}: ")
 
 
 async def test_only_the_rules_that_were_asked_for_are_tried() -> None:
-    await check_comms_runtime(partial(bench_of, BROKEN["duplicates"]), rules=["order", "closing"])
+    make = partial(bench_of, BROKEN["duplicates"][0])
+    await check_comms_runtime(make, rules=["order", "closing"])
     with pytest.raises(ConformanceError, match="duplicates: "):
-        await check_comms_runtime(partial(bench_of, BROKEN["duplicates"]), rules=["duplicates"])
+        await check_comms_runtime(make, rules=["duplicates"])
 
 
 async def test_an_unknown_rule_is_refused() -> None:

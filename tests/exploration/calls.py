@@ -1,0 +1,278 @@
+"""Every public async call of machine and session, alone and two at once, as scenarios for the explorer."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from meerkat_trio import CommsDrainMode, ReceiptStatus, Session, SessionRun, TrustSource, open_machine
+from meerkat_trio._drain import BATCH
+from meerkat_trio.testing import Exploration
+
+from ..rig import Rig
+from .stage import REFUSALS, Call, Scenario, Stage, wait
+
+__all__ = ["ALONE", "CALLS", "CLOSING", "MEETING", "PAIRS", "SOURCE"]
+
+SOURCE: Final = tuple(
+    f"meerkat_trio.{name}"
+    for name in (
+        "_machine",
+        "_session",
+        "_tasks",
+        "_drain_task",
+        "_drain",
+        "_executor",
+        "_parts",
+        "_waiters",
+        "_subscription",
+        "comms",
+    )
+)
+"""The shell: the code whose await lines have to be struck."""
+_variable: Final = contextvars.ContextVar[object]("variable")
+
+
+async def rebind(stage: Stage) -> None:
+    await stage.session.attach_ingress(stage.spare)
+
+
+async def promote(stage: Stage) -> None:
+    await stage.session.attach_mob_ingress(stage.comms, "mob")
+
+
+async def promote_and_rebind(stage: Stage) -> None:
+    await stage.session.attach_mob_ingress(stage.spare, "mob")
+
+
+async def promote_and_detach(stage: Stage) -> None:
+    await stage.session.attach_mob_ingress(stage.comms, "mob")
+    await stage.session.detach_mob_ingress("mob")
+
+
+async def stop_and_attach(stage: Stage) -> None:
+    await stage.session.stop_drain()
+    await stage.session.attach_ingress(stage.comms)
+
+
+async def idle_out(stage: Stage) -> None:
+    await stage.session.stop_drain()
+    await stage.session.attach_ingress(stage.comms, mode=CommsDrainMode.TIMED, idle_timeout=1.0)
+    stage.declare()
+    await stage.session.wait_drain_exited()
+
+
+async def crash_and_respawn(stage: Stage) -> None:
+    stage.comms.crashes = 1
+    await stage.session.stop_drain()
+    await stage.session.attach_ingress(stage.comms)
+    await trio.sleep(1)
+
+
+async def swap_executor(stage: Stage) -> None:
+    await stage.session.detach_executor()
+    await stage.session.attach_executor(stage.handle)
+
+
+async def deliver(stage: Stage) -> None:
+    for _ in range(3):
+        await stage.session.deliver("local")
+
+
+async def fail_handler(stage: Stage) -> None:
+    stage.failures = 1
+    await trio.sleep(0.3)
+
+
+async def give_up(stage: Stage) -> None:
+    stage.failures = 2
+    await trio.sleep(0.3)
+
+
+async def send(stage: Stage) -> None:
+    await stage.rig.send(stage.comms, len(stage.rig.receipts))
+
+
+async def register_another(stage: Stage) -> None:
+    other = await stage.machine.register("b", stage.handle)
+    await other.destroy()
+
+
+async def stop_and_revive(stage: Stage) -> None:
+    await stage.session.stop()
+    await stage.machine.register("a", stage.handle)
+
+
+async def watch(stage: Stage) -> None:
+    with trio.move_on_after(1):
+        async with stage.machine.subscribe() as steps:
+            await stage.session.set_silent_intents(["x"])
+            async for _ in steps:
+                pass
+
+
+CALLS: Final[dict[str, Call]] = {
+    "rebind": rebind,
+    "promote": promote,
+    "promote and rebind": promote_and_rebind,
+    "detach": lambda stage: stage.session.detach_ingress(),
+    "promote and detach": promote_and_detach,
+    "stop_drain": lambda stage: stage.session.stop_drain(),
+    "stop_drains": lambda stage: stage.machine.stop_drains(),
+    "stop and attach": stop_and_attach,
+    "idle out": idle_out,
+    "crash and respawn": crash_and_respawn,
+    "wait": wait,
+    "swap executor": swap_executor,
+    "deliver": deliver,
+    "fail": fail_handler,
+    "give up": give_up,
+    "send": send,
+    "retire": lambda stage: stage.session.retire(),
+    "stop": lambda stage: stage.session.stop(),
+    "stop and revive": stop_and_revive,
+    "unregister": lambda stage: stage.session.unregister(),
+    "destroy": lambda stage: stage.session.destroy(),
+    "register": register_another,
+    "set_silent_intents": lambda stage: stage.session.set_silent_intents(["x"]),
+    "watch": watch,
+}
+
+MEETING: Final = (
+    ("rebind", "stop_drain"),
+    ("rebind", "wait"),
+    ("stop_drain", "wait"),
+    ("stop and attach", "wait"),
+    ("unregister", "rebind"),
+    ("destroy", "rebind"),
+    ("promote", "detach"),
+    ("promote", "rebind"),
+    ("promote and detach", "rebind"),
+    ("stop", "swap executor"),
+    ("stop", "destroy"),
+    ("retire", "stop_drain"),
+    ("deliver", "stop"),
+    ("deliver", "retire"),
+    ("send", "detach"),
+    ("stop and revive", "rebind"),
+    ("crash and respawn", "stop_drain"),
+)
+"""Pairs that act on the same thing."""
+
+
+def _playing(*calls: str, close: bool = False, limit: int | None = None) -> Scenario:
+    async def scenario(x: Exploration) -> None:
+        await Stage.play(x, *(CALLS[call] for call in calls), close=close, limit=limit)
+
+    return scenario
+
+
+async def opening(x: Exploration) -> None:
+    """Open a machine, use it, leave it; the opener is cancelled anywhere."""
+    rig = Rig()
+    comms = await rig.comms("a")
+    receipt = rig.peer.send_nowait(rig.envelope(comms, "waits"))
+    sessions: list[Session] = []
+    with x.victim(name="opener"):
+        async with open_machine(grace=1.0) as machine:
+            session = await machine.register("a", rig.record)
+            sessions.append(session)
+            await session.attach_ingress(comms)
+            await session.detach_ingress()
+    taken = rig.handled + [given_up.message.body for each in sessions for given_up in each.abandoned]
+    assert taken == (["waits"] if receipt.status is ReceiptStatus.ADMITTED else [])
+    assert len(taken) + comms.statistics().work_waiting == 1
+
+
+async def full_lanes(x: Exploration) -> None:
+    """Senders that wait for room in a transport, which is closed in the end."""
+    rig = Rig()
+    comms = await rig.comms("a", work_lane=1)
+    accepted = []
+
+    async def send(body: int) -> None:
+        with x.victim(name=f"sender-{body}"), suppress(trio.ClosedResourceError):
+            accepted.append(await rig.peer.send(rig.envelope(comms, body)))
+
+    async with trio.open_nursery() as nursery:
+        for body in range(3):
+            nursery.start_soon(send, body)
+        with trio.move_on_after(1), x.victim(name="claimer"):
+            for _ in range(2):
+                with await comms.claim() as claim:
+                    claim.commit()
+        await comms.aclose()
+    for receipt in accepted:
+        assert receipt.status is not ReceiptStatus.QUEUED
+
+
+async def trust(x: Exploration) -> None:
+    """The trust store of a transport."""
+    rig = Rig()
+    comms = rig.peer
+    with x.victim(name="caller"):
+        await comms.add_trusted_peer(comms.endpoint(), TrustSource.MANUAL)
+        assert comms.is_manually_trusted(comms.peer_id)
+        assert len(await comms.trusted_peers()) == 1
+        assert await comms.remove_trusted_peer(comms.peer_id, TrustSource.MANUAL)
+    await comms.aclose()
+
+
+async def many(x: Exploration) -> None:
+    """More messages than are handled without letting others run."""
+    handled = []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async with open_machine(grace=1.0) as machine:
+        session = await machine.register("a", work_queue=BATCH + 2)
+        for body in range(BATCH + 2):
+            await session.deliver(body)
+        with x.victim(name="caller"), suppress(*REFUSALS):
+            x.victim(machine._root_scope, name="machine")
+            await session.attach_executor(handler)
+            await session.retire()
+    assert handled == list(range(len(handled)))
+
+
+async def from_inside(x: Exploration) -> None:
+    """A handler that stops its own session, which must not wait for itself."""
+    rig = Rig()
+    async with open_machine(grace=1.0) as machine:
+        session = await machine.register("a")
+
+        async def handler(run: SessionRun) -> None:
+            _variable.set(run.message.body)
+            if run.message.body == "stop":
+                with x.victim(name="handler"):
+                    await session.stop()
+            rig.handled.append(run.message.body)
+
+        await session.attach_executor(handler)
+        with x.victim(name="caller"):
+            for body in ("first", "stop"):
+                await session.deliver(body)
+            await trio.sleep(1)
+    left = [each.message.body for each in session.abandoned]
+    assert (rig.handled + left) in ([], ["first"], ["first", "stop"])
+
+
+ALONE: Final[dict[str, Scenario]] = {
+    **{name: _playing(name) for name in CALLS if name != "wait"},
+    "wait and stop": _playing("wait"),
+    "one handler at a time": _playing("swap executor", limit=1),
+    "opening": opening,
+    "full lanes": full_lanes,
+    "trust": trust,
+    "many": many,
+    "from inside": from_inside,
+}
+CLOSING: Final[dict[str, Scenario]] = {f"{name} while closing": _playing(name, close=True) for name in CALLS}
+PAIRS: Final[dict[str, Scenario]] = {
+    f"{one} x {other}": _playing(one, other) for one, other in itertools.combinations_with_replacement(CALLS, 2)
+}

@@ -1,0 +1,187 @@
+"""What explorations of the shell share: a machine with a session at its work, and what must hold afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+import attrs
+import trio
+
+from meerkat_trio import (
+    Backoff,
+    CommsDrainPhase,
+    DropReason,
+    Ending,
+    MeerkatError,
+    MeerkatMachine,
+    MemoryComms,
+    ReceiptStatus,
+    Session,
+    SessionRun,
+    TrustSource,
+    open_machine,
+)
+from meerkat_trio.testing import Exploration
+
+from ..rig import Rig
+
+__all__ = ["REFUSALS", "SENT", "Call", "Crashes", "Scenario", "Stage", "wait"]
+
+SENT = 4
+"""Messages that wait in the transport when the calls begin."""
+REFUSALS = (MeerkatError, trio.ClosedResourceError, trio.BrokenResourceError)
+
+Scenario = Callable[[Exploration], Awaitable[None]]
+
+
+class Crashes(MemoryComms):
+    """A transport whose claim fails as often as it is told to."""
+
+    crashes = 0
+
+    async def claim(self, **options: Any) -> Any:
+        if self.crashes:
+            self.crashes -= 1
+            raise OSError("the transport broke")
+        return await super().claim(**options)
+
+
+@attrs.define(eq=False)
+class Stage:
+    """A session with a drain, an executor and messages on their way, and what calls may use."""
+
+    x: Exploration
+    rig: Rig
+    machine: MeerkatMachine
+    session: Session
+    comms: Crashes
+    spare: Crashes
+    failures: int = 0
+    """How many attempts of the handler are still to fail."""
+
+    @classmethod
+    async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
+        """Make calls at once while everybody may be cancelled; check what is left."""
+        rig = Rig()
+        # Set up without a checkpoint more than it takes: what is explored begins with the calls.
+        comms, spare = (_trusting(rig) for _ in range(2))
+        limiter = None if limit is None else trio.CapacityLimiter(limit)
+        async with open_machine(grace=1.0, random=lambda: 0.0, limiter=limiter) as machine:
+            session = await machine.register("a", None, work_queue=2, max_attempts=2, retry_backoff=Backoff(first=0.1))
+            stage = cls(x, rig, machine, session, comms, spare)
+            await session.attach_executor(stage.handle)
+            await session.attach_ingress(comms)
+            stage.send(*range(SENT))
+            with x.victim(name="caller"):
+                stage.declare()
+                async with trio.open_nursery() as nursery:
+                    if wait in calls:
+                        nursery.start_soon(stage.refusable, wait)
+                    async with trio.open_nursery() as callers:
+                        for call in calls:
+                            if call is not wait:
+                                callers.start_soon(stage.refusable, call)
+                        if close:
+                            callers.start_soon(stage.close)
+                    if wait in calls:
+                        await stage.refusable(lambda stage: stage.session.stop_drain())
+            stage.agree()
+        stage.agree()
+        stage.balance()
+        assert limiter is None or limiter.borrowed_tokens == 0
+
+    async def handle(self, run: SessionRun) -> None:
+        """Be the session's handler."""
+        await trio.lowlevel.checkpoint()
+        if self.failures:
+            self.failures -= 1
+            raise OSError("the handler failed")
+        self.rig.handled.append(run.message.body)
+
+    def send(self, *bodies: object) -> None:
+        """Send without waiting."""
+        for body in bodies:
+            self.rig.receipts.append((body, self.rig.peer.send_nowait(self.rig.envelope(self.comms, body))))
+
+    def declare(self) -> None:
+        """Let the machine's, the session's and the drain's scopes of this moment be cancelled."""
+        tasks = self.session._tasks
+        self.x.victim(self.machine._root_scope, name="machine")
+        if tasks.nursery is not None:
+            self.x.victim(tasks.nursery.cancel_scope, name="session")
+        if tasks.binding is not None:
+            self.x.victim(tasks.binding.scope, name="drain")
+
+    async def refusable(self, call: Call) -> None:
+        """Make a call that may be refused, and go on being cancellable in what it has brought about."""
+        with suppress(*REFUSALS):
+            await call(self)
+            self.declare()
+
+    async def close(self) -> None:
+        """Close the machine in the middle."""
+        await trio.lowlevel.checkpoint()
+        self.machine.begin_close()
+
+    def agree(self) -> None:
+        """Check that the authority says what the tasks are."""
+        tasks = self.session._tasks
+        region = tasks.state.drain
+        assert region.live == (tasks.binding is not None)
+        if tasks.binding is not None:
+            assert tasks.binding.generation == region.generation
+        children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
+        assert children <= 1 + tasks.drain.is_respawning
+        assert region.phase is not CommsDrainPhase.STARTING or children == 1
+        if tasks.is_over:
+            assert tasks.state.session.ended in set(Ending)
+            assert tasks.executor is None
+            assert tasks._task is None
+
+    def balance(self) -> None:
+        """Check that what was accepted is handled, handed back, still in a transport, or its sender was told: once."""
+        taken = [
+            body
+            for body in (*self.rig.handled, *(each.message.body for each in self.session.abandoned))
+            if body != "local"
+        ]
+        left = []
+        for comms in (self.comms, self.spare):
+            with suppress(trio.ClosedResourceError):
+                while (claim := comms.claim_ready()) is not None:
+                    with claim:
+                        left.append(claim.envelope.body)
+                        # Dropped, so that it does not pass for admitted; it is counted here.
+                        claim.commit(DropReason.EXPIRED)
+        told = [
+            body
+            for body, receipt in self.rig.receipts
+            if receipt.status is ReceiptStatus.DROPPED and receipt.reason is not DropReason.EXPIRED
+        ]
+        assert sorted(taken + left + told) == [body for body, _ in self.rig.receipts]
+        assert self.failures_reorder or taken == sorted(taken)
+        assert left == sorted(left)
+        assert DropReason.UNTRUSTED_SENDER not in {receipt.reason for _, receipt in self.rig.receipts}
+        for body, receipt in self.rig.receipts:
+            assert (receipt.status is ReceiptStatus.ADMITTED) == (body in taken)
+
+    @property
+    def failures_reorder(self) -> bool:
+        """Whether a message was given up, which puts it behind those that were handled after it."""
+        return bool(self.session.statistics().abandoned)
+
+
+def _trusting(rig: Rig) -> Crashes:
+    comms = Crashes(rig.network, "a", work_lane=100)
+    comms._trust.add(rig.peer.endpoint(), TrustSource.MANUAL)
+    return comms
+
+
+Call = Callable[[Stage], Awaitable[Any]]
+
+
+async def wait(stage: Stage) -> None:
+    """Wait until the drain has ended: for ever, unless somebody ends it."""
+    assert await stage.session.wait_drain_exited() is not None, "nothing had ended"
