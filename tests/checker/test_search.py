@@ -55,10 +55,10 @@ def test_the_sweep_of_both_plain_orders_comes_before_anything_else() -> None:
     jobs, _ = _jobs(_two_tasks)
     sweep = [job.plan for job in jobs if job.plan == Plan(order=job.plan.order, strikes=job.plan.strikes)]
     events = {order: {plan.strikes[0].event for plan in sweep if plan.order == order} for order in ("oldest", "newest")}
-    assert events["oldest"] >= set(range(3))
-    assert events["newest"] >= set(range(2))
+    assert events["oldest"] >= {0, 1}
+    assert events["newest"] >= {0, 1}
     first_deviation = next(number for number, job in enumerate(jobs) if job.plan.holds or job.plan.picks)
-    assert first_deviation > 2
+    assert first_deviation > 1
     assert all(plan.order in ("oldest", "newest") for plan in sweep[:first_deviation])
 
 
@@ -157,5 +157,5 @@ def test_runs_are_counted_and_end_when_asked_for() -> None:
         await _two_tasks(x)
 
     report = green(scenario, runs=17)
-    assert report.runs == made
-    assert report.runs - 17 <= 8  # learning what is usual, each twice
+    assert report.runs == 17
+    assert 0 < made - 17 <= 8  # learning what is usual, each twice

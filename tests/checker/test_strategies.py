@@ -123,7 +123,8 @@ def test_the_replay_string_shows_the_same_failure() -> None:
 
 
 def test_orders_and_answers_are_drawn_and_no_more_of_them_is_left_than_it_takes() -> None:
-    smallest = find(schedules(), fails(races), settings=settings(FEW, max_examples=500))
+    fair = schedules(adversarial=False)
+    smallest = find(fair, fails(races), settings=settings(FEW, max_examples=500))
     with pytest.raises(CancellationBug) as caught:
         smallest.run(races)
     plan = caught.value.report.failures[0].plan
