@@ -33,6 +33,7 @@ from ._trio_internals import (
     OutsideWorld,
     cancellation_of,
     controlled_schedule,
+    count_of_tasks,
     is_over,
     is_parked,
     is_reached,
@@ -201,6 +202,7 @@ class ControlledRun(trio.abc.Clock):
         """Be the main task."""
         self._root_task = trio.lowlevel.current_root_task()
         earlier = set(living_tasks())
+        tasks = count_of_tasks()
         if self.settings.automatic:
             self.victims.declare(ROOT, self._root)
         self.active = True
@@ -213,7 +215,9 @@ class ControlledRun(trio.abc.Clock):
             self._judge(exc)
         self.active = False
         if not self.findings:
-            self._judge_end(earlier, cut=cut)
+            if count_of_tasks() != tasks:
+                self._judge_tasks(earlier)
+            self._judge_end(cut=cut)
 
     def _judge(self, exc: BaseException) -> None:
         if isinstance(exc, KeyboardInterrupt) or (
@@ -242,15 +246,17 @@ class ControlledRun(trio.abc.Clock):
         task = trio.lowlevel.current_task()
         return any(is_reached(task, self.victims.scopes[name]) for _, name in self.struck)
 
-    def _judge_end(self, earlier: set[Task], *, cut: bool) -> None:
-        for predicate, until, text in self._predicates:
-            if until is not None and not cut and not self._holds(predicate):
-                self.found(Finding(kind="check", message=f"did not come true before the scenario ended: {text}"))
+    def _judge_tasks(self, earlier: set[Task]) -> None:
         left = sorted(
             self.labels.of(task) for task in living_tasks() if task not in earlier and "_finalize_one" not in task.name
         )
         if left:
             self.found(Finding(kind="leaked task", message=f"still running: {', '.join(left)}"))
+
+    def _judge_end(self, *, cut: bool) -> None:
+        for predicate, until, text in self._predicates:
+            if until is not None and not cut and not self._holds(predicate):
+                self.found(Finding(kind="check", message=f"did not come true before the scenario ended: {text}"))
         left_behind = self.resources.left(cut=cut)
         if self.settings.learning:
             self.left = frozenset((*(key for key, _ in left_behind), *self.resources.exceptions))
@@ -369,9 +375,8 @@ class ControlledRun(trio.abc.Clock):
         """Trio's hook. Its run loop asks between two steps; a task that asks must not meet our exception."""
         if self._killed is not None and not _in_a_task():
             raise self._killed
-        if self.time.shown != self.time.now and _in_a_task():
-            return self.time.shown
-        return self.time.now
+        time = self.time
+        return time.shown if time.is_late and _in_a_task() else time.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Trio's hook, called only when nobody can run."""

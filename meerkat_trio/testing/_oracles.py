@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, final
 import trio
 
 from ._findings import Finding
-from ._parked import short, stack
+from ._parked import place_of, short, stack
 from ._trio_internals import is_reached, scopes_of
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class CancellationWatch:
         for scope, struck in self._struck.items():
             if not struck.is_over and is_reached(task, scope):
                 lines = stack(task)
-                place = f"{short(lines[-1][0])}:{lines[-1][1]}" if lines else ""
+                place = place_of(lines)
                 self._judge_going_on(struck, task)
                 struck.felt_by[task] = place
                 struck.raised.setdefault(task, []).append((cancelled, place))

@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterator
-from types import FrameType
+from types import CoroutineType, FrameType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -16,11 +16,11 @@ import trio
 if TYPE_CHECKING:
     from trio.lowlevel import Task
 
-__all__ = ["Labels", "caller", "living_tasks", "short", "stack", "waiting", "where"]
+__all__ = ["Labels", "caller", "living_tasks", "place_of", "short", "stack", "waiting"]
 
 _HERE: Final = os.path.dirname(__file__) + os.sep  # noqa: PTH120
 _MACHINERY: Final = (os.path.dirname(trio.__file__) + os.sep, contextlib.__file__, _HERE)  # noqa: PTH120
-_OWN_NAMES: Final = ("<init>", "<TrioToken.run_sync_soon task>")
+_INIT: Final = "<init>"
 
 
 @functools.cache
@@ -38,23 +38,28 @@ def short(filename: str) -> str:
     return filename
 
 
-def where(task: Task) -> str:
-    """Return the `file:line` at which a task is parked: its innermost frame that is not machinery."""
-    place = ""
-    for frame, line in task.iter_await_frames():
-        filename = frame.f_code.co_filename
-        if not is_machinery(filename):
-            place = f"{short(filename)}:{line}"
-    return place
-
-
 def stack(task: Task) -> list[tuple[str, int]]:
     """Return (file, line) of each await at which a task is parked, outermost first, without machinery."""
+    found = []
+    awaiting: Any = task.coro
+    while type(awaiting) is CoroutineType:
+        frame = awaiting.cr_frame
+        if frame is not None and not is_machinery(filename := frame.f_code.co_filename):
+            found.append((filename, frame.f_lineno))
+        awaiting = awaiting.cr_await
+    if awaiting is None or type(awaiting) is GeneratorType:
+        return found
+    # An async generator is on the way; only Trio knows how to look into those.
     return [
         (frame.f_code.co_filename, line)
         for frame, line in task.iter_await_frames()
         if not is_machinery(frame.f_code.co_filename)
     ]
+
+
+def place_of(lines: list[tuple[str, int]]) -> str:
+    """Return the innermost of such lines as ``file:line``; empty if there is none."""
+    return f"{short(lines[-1][0])}:{lines[-1][1]}" if lines else ""
 
 
 def caller_frame(depth: int = 1) -> FrameType | None:
@@ -83,7 +88,7 @@ def living_tasks(root: Task | None = None) -> Iterator[Task]:
 
 def is_own(task: Task) -> bool:
     """Whether a task is the scenario's, not one of Trio's."""
-    return task.name not in _OWN_NAMES
+    return task.name != _INIT
 
 
 @final

@@ -10,7 +10,7 @@ from attrs import frozen
 
 from ._controlled_run import ControlledRun, RunSettings, Scenario
 from ._findings import without_addresses
-from ._parked import is_own, stack, where
+from ._parked import is_own, place_of, stack
 from ._trace import Moment, What
 from ._trio_internals import Hooks, cancellation_of
 
@@ -97,10 +97,10 @@ class TracedRun(ControlledRun):
                 self._note("ends", label)
                 self._places.pop(label, None)
                 return
-            place = where(task)
-            self._places[label] = place
+            lines = stack(task)
+            place = self._places[label] = place_of(lines)
             self._note("parks", label, place)
-            self.reached_lines.update(stack(task))
+            self.reached_lines.update(lines)
         except BaseException as exc:  # noqa: ASYNC103, BLE001
             self._kill(exc)
 

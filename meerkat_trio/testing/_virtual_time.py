@@ -34,9 +34,14 @@ class VirtualTime:
         self._due: dict[float, float] = {}
 
     @property
+    def is_late(self) -> bool:
+        """Whether it is a little later than tasks may know, because a timer was made to wait."""
+        return bool(self._due) and self.now in self._due
+
+    @property
     def shown(self) -> float:
-        """What tasks take for the time: a timer that was made to wait is not to be known by a billionth of a second."""
-        return self._due.get(self.now, self.now) if self._due else self.now
+        """What tasks take for the time."""
+        return self._due.get(self.now, self.now)
 
     def entered(self, scope: trio.CancelScope) -> None:
         """Remember in which order scopes came; their deadlines lie in a heap ordered by address."""
