@@ -341,6 +341,7 @@ class _Work:
         """Make one run; if it is not the one it was, look nearby."""
         self._settle()
         self._failures.clear()
+        self._hypothetical.clear()
         self._signatures.clear()
         run = self._engine.trace(plan)
         self._tally.cancelled += bool(run.struck)
@@ -356,7 +357,8 @@ class _Work:
         if run.finding is not None:
             finding = run.finding
             failure = self._failure(plan, finding, 1)
-            self._failures.append(failure if note is None else attrs.evolve(failure, note=note))
+            found = self._hypothetical if finding.hypothetical else self._failures
+            found.append(failure if note is None else attrs.evolve(failure, note=note))
 
     def _nearby(self, plan: Plan) -> tuple[TracedRun, Plan] | None:
         for index, strike in enumerate(plan.strikes):

@@ -104,6 +104,17 @@ def test_a_failure_that_needs_a_schedule_is_replayed_too(mode: str) -> None:
     assert explore(scenario, replay=found.replay).failures[0].trace == found.trace
 
 
+def test_what_was_hypothetical_is_so_again() -> None:
+    async def scenario(_: Exploration) -> None:
+        with trio.fail_after(5):
+            await trio.sleep(1)
+
+    found = explore(scenario, runs=RUNS).hypothetical[0]
+    again = explore(scenario, replay=found.replay)
+    assert not again.failures
+    assert again.hypothetical[0].trace == found.trace
+
+
 # Strings
 
 _numbers = st.integers(0, 9999)
