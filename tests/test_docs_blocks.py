@@ -51,7 +51,8 @@ COMMANDS = [
 def test_every_block_has_a_test_for_its_language() -> None:
     tested = {"python", "json", "sh"}
     # A picture is nothing to run, and the diagrams of machine.md are compared with what the code prints.
-    not_run = {"", "mermaid"}
+    # What a block prints is compared below.
+    not_run = {"", "mermaid", "text"}
     assert {block.group(1) for page in PAGES for block in FENCED.finditer(page.read_text())} <= tested | not_run
 
 
@@ -135,3 +136,30 @@ def test_every_link_of_the_docs_leads_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert dead == []
+
+
+PRINTED = re.compile(
+    r"^```python\n(# (\w+\.py)\n.*?)^```$(?:(?!^```).)*?^```text\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL
+)
+"""A block that says what its file is called, and what the page shows of its output."""
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pytest.param(block.groups(), id=f"{page.name}:{block.group(2)}")
+        for page in PAGES
+        for block in PRINTED.finditer(page.read_text())
+    ],
+)
+def test_a_block_prints_what_the_page_shows(shown: tuple[str, str, str], tmp_path: Path) -> None:
+    block, name, expected = shown
+    (tmp_path / name).write_text(block)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", name], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    wanted = expected.splitlines()
+    if wanted[-1] == "…":
+        assert ran.stdout.splitlines()[: len(wanted) - 1] == wanted[:-1]
+    else:
+        assert ran.stdout.splitlines() == wanted

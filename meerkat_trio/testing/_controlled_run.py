@@ -59,7 +59,7 @@ __all__ = ["ControlledRun", "RunSettings", "Scenario", "listening"]
 Scenario: TypeAlias = Callable[[Exploration], Awaitable[object]]
 
 # What a run that has to be stopped may still do before the next, harder attempt.
-_LAST_STEPS: Final = 10_000
+_LAST_STEPS: Final = 2_000
 _OWN_AFFAIRS: Final = ("exception", "check")
 
 
@@ -187,12 +187,13 @@ class ControlledRun(trio.abc.Clock):
     def _mark_hypothetical(self) -> None:
         """Mark what comes of cancelling scopes that the code may rely on nobody else to cancel.
 
-        A time-out that comes early must not lose anything or block anybody, but what the code makes of it, be it an
-        error, is its own affair: it may be right to call a peer lost that was silent for three seconds.
+        A cancellation that comes early, of a time-out or of a scope that the scenario cancels when it has a winner,
+        must not lose anything or block anybody. But what the code makes of it, be it an error, is its own affair: it
+        may be right to call a peer lost that was silent for three seconds.
         """
         for _, name in self.struck:
             private = self.victims.is_private(name)
-            if private or self.victims.is_timeout(name):
+            if private or self.victims.comes_early(name):
                 self.findings = [
                     attrs.evolve(finding, hypothetical=True) if private or finding.kind in _OWN_AFFAIRS else finding
                     for finding in self.findings

@@ -157,7 +157,7 @@ def _object_waited_for(frame: FrameType, labels: Labels) -> str:
         case (
             trio.Event() | trio.Condition() | trio.Semaphore() | trio.MemorySendChannel() | trio.MemoryReceiveChannel()
         ):
-            return f" waits for a {name}"
+            return f" waits for {'an' if name[0] in 'AEIOU' else 'a'} {name}"
         case trio.Nursery():
             children = sorted(labels.of(child) for child in awaited.child_tasks)
             return f" waits for its children {', '.join(children)}" if children else ""

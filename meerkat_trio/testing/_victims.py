@@ -41,7 +41,7 @@ class Victims:
         self._every_scope = every_scope
         self._names: dict[trio.CancelScope, str] = {}
         self._counts: dict[str, int] = {}
-        self._timeouts: set[str] = set()
+        self._expected: set[str] = set()
         self._private: set[str] = set()
 
     def declare(self, name: str, scope: trio.CancelScope) -> None:
@@ -74,12 +74,12 @@ class Victims:
         if not site:
             return
         name = self._names[scope] = self.numbered(site)
-        if scope.deadline < math.inf:
-            self._timeouts.add(name)
-        elif name not in self._sites:
-            if not self._every_scope:
-                return
+        if scope.deadline < math.inf or name in self._sites:
+            self._expected.add(name)
+        elif self._every_scope:
             self._private.add(name)
+        else:
+            return
         self.scopes[name] = scope
 
     def cancelled_by_code(self, scope: trio.CancelScope) -> None:
@@ -92,9 +92,9 @@ class Victims:
         """Whether the code may rely on nobody else to cancel this scope."""
         return name in self._private
 
-    def is_timeout(self, name: str) -> bool:
-        """Whether cancelling this scope lets a time-out come before its time."""
-        return name in self._timeouts
+    def comes_early(self, name: str) -> bool:
+        """Whether the code expects this scope's cancellation, but at a time or after a step of its own choosing."""
+        return name in self._expected
 
 
 def code_of(scenario: Any) -> CodeType | None:

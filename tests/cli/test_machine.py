@@ -137,7 +137,7 @@ def test_without_click_the_command_says_what_is_missing() -> None:
     code = "import sys; sys.modules['click'] = None; from meerkat_trio.cli import main; main()"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert ran.stderr == "meerkat-trio needs click: pip install 'meerkat-trio[cli]'\n"
+    assert ran.stderr == "meerkat-trio: the command line needs click: pip install 'meerkat-trio[cli]'\n"
 
 
 def test_an_interruption_while_it_loads_is_one_line() -> None:

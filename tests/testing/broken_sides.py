@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
 from attrs import evolve
 
@@ -249,11 +250,9 @@ class NoWindow(Fragile):
 
 class TakesTwinsOfParked(Fragile):
     async def send(self, envelope: Envelope) -> Receipt:
-        inbox = self._network.routes.get(envelope.recipient)
-        if inbox is not None and inbox._seen is not None:
-            waiting = {sender.envelope.id for sender in inbox._lane(envelope).parked or ()}
-            if envelope.id in waiting:
-                inbox._seen.pop(envelope.sender + envelope.id, None)
+        parked = self.inbox_for(envelope)._lane(envelope).parked or ()
+        if any(sender.envelope.id == envelope.id for sender in parked):
+            envelope = attrs.evolve(envelope, id=f"{envelope.id} again")
         return await super().send(envelope)
 
 
