@@ -40,6 +40,9 @@ def main() -> int:
     coverage: CancellationCoverage | None = None
     for name, scenario in scenarios.items():
         report = explore(scenario, runs=each, workers=options.workers, seed=options.seed, source=SOURCE)
+        if name in PAIRS and report.traces < _TRACES and not report.exhausted:
+            runs += report.runs
+            report = explore(scenario, runs=2 * each, workers=options.workers, seed=options.seed, source=SOURCE)
         runs += report.runs
         coverage = report.coverage if coverage is None else coverage | report.coverage
         _tell(name, report)
