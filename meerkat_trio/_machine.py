@@ -99,6 +99,7 @@ class MeerkatMachine:
         max_attempts: int = 5,
         abandoned_limit: int = 1000,
         retry_backoff: Backoff = _RETRY_BACKOFF,
+        outbox: int = 64,
     ) -> Session:
         """Register a session, or revive one that was stopped (SPEC 4).
 
@@ -110,6 +111,7 @@ class MeerkatMachine:
             max_attempts: attempts per message before it is abandoned; 1 or more.
             abandoned_limit: abandoned messages kept, the oldest are forgotten first; 1 or more.
             retry_backoff: the wait between the attempts for one message.
+            outbox: replies that wait for one peer, at the most; 1 or more.
 
         Raises:
             SessionExists: the id is registered and was not stopped.
@@ -125,6 +127,7 @@ class MeerkatMachine:
             ("work_queue", work_queue),
             ("max_attempts", max_attempts),
             ("abandoned_limit", abandoned_limit),
+            ("outbox", outbox),
         ):
             if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
                 raise ValueError(f"{name}: 1 or more is needed, not {bound!r}")
@@ -142,7 +145,9 @@ class MeerkatMachine:
             respawn=self._respawn,
             grace=self._grace,
             limiter=self._limiter,
+            outbox=outbox,
             random=self._random,
+            new_id=self._new_id,
             strict=self._strict,
         )
         session = self._enter(root, session_id, settings, executor)

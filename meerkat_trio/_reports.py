@@ -101,7 +101,7 @@ class DrainSnapshot:
 
 @frozen(kw_only=True)
 class SessionStatistics:
-    """A session's counters at one moment; all but ``queued`` count from its registration on."""
+    """A session's counters at one moment; all but ``queued`` and ``replies_waiting`` count from its registration on."""
 
     phase: SessionPhase
     """The session's phase."""
@@ -125,6 +125,10 @@ class SessionStatistics:
     """Times the drain moved to another instance."""
     respawns: int
     """Times a failed drain was started again by policy."""
+    replies_waiting: int
+    """Replies to requests that are not out yet."""
+    replies_given_up: int
+    """Replies to requests that have failed for good."""
 
 
 @frozen(kw_only=True)

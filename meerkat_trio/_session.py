@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 import trio
 
 from . import authority
+from ._correspondence import Correspondence
 from ._exceptions import DrainNotStarted, SessionEnded
 from ._executor import Run
 from ._messages import LOCAL_PEER_ID, Envelope
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 
 @final
-class Session:
+class Session(Correspondence):
     """One agent session. Made by `MeerkatMachine.register`.
 
     Calls that change something commit at once, without a checkpoint: a cancelled caller leaves either the whole
@@ -126,6 +127,8 @@ class Session:
             dropped=dict(counts.dropped or {}),
             rebinds=counts.rebinds,
             respawns=counts.respawns,
+            replies_waiting=0 if tasks.requests is None else len(tasks.requests.outbox),
+            replies_given_up=0 if tasks.requests is None else tasks.requests.given_up,
         )
 
     def __repr__(self) -> str:
