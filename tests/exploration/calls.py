@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from meerkat_trio import CommsDrainMode, ReceiptStatus, Session, SessionRun, TrustSource, open_machine
+from meerkat_trio import CommsDrainMode, ReceiptStatus, ResponseStatus, Session, SessionRun, TrustSource, open_machine
 from meerkat_trio._drain import BATCH
 from meerkat_trio.testing import Exploration
 
@@ -27,6 +27,9 @@ SOURCE: Final = tuple(
         "_drain_task",
         "_drain",
         "_executor",
+        "_correspondence",
+        "_requests",
+        "_outbox",
         "_parts",
         "_waiters",
         "_subscription",
@@ -115,6 +118,52 @@ async def watch(stage: Stage) -> None:
                 pass
 
 
+async def request(stage: Stage) -> None:
+    """Ask a session that answers, then one that cannot."""
+    peer, mute = stage.meet(), stage.meet(work_lane=1)
+    answering = await stage.machine.register(peer.runtime_id, _answer)
+    await answering.attach_ingress(peer)
+    with trio.move_on_after(0.5):
+        progress: list[object] = []
+        answer = await stage.session.request(peer.peer_id, "work", peer.runtime_id, on_progress=progress.append)
+        assert (answer, progress) == (peer.runtime_id, ["at it"])
+        for _ in range(2):
+            with trio.move_on_after(0.1):
+                await stage.session.request(mute.peer_id, "work", "in vain")
+
+
+async def _answer(run: SessionRun) -> None:
+    await run.reply(ResponseStatus.ACCEPTED, "at it")
+    await trio.lowlevel.checkpoint()
+    await run.reply(ResponseStatus.COMPLETED, run.message.body)
+
+
+async def reply(stage: Stage) -> None:
+    """Let a peer ask that makes room for one answer at a time."""
+    peer = stage.meet(control_lane=1)
+    for _ in range(2):
+        stage.ask(peer)
+    for _ in range(5):
+        await trio.sleep(0.1)
+        stage.hear(peer)
+
+
+async def send_to_peer(stage: Stage) -> None:
+    """Send to a peer that makes room for one message at a time."""
+    peer = stage.meet(work_lane=1)
+    async with trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            for _ in range(3):
+                await trio.sleep(0.1)
+                stage.hear(peer)
+
+        nursery.start_soon(take)
+        with suppress(*REFUSALS):
+            for body in range(2):
+                stage.said.append((peer, body, await stage.session.send(peer.peer_id, body)))
+
+
 CALLS: Final[dict[str, Call]] = {
     "rebind": rebind,
     "promote": promote,
@@ -132,6 +181,9 @@ CALLS: Final[dict[str, Call]] = {
     "fail": fail_handler,
     "give up": give_up,
     "send": send,
+    "request": request,
+    "reply": reply,
+    "send to peer": send_to_peer,
     "retire": lambda stage: stage.session.retire(),
     "stop": lambda stage: stage.session.stop(),
     "stop and revive": stop_and_revive,
@@ -160,6 +212,14 @@ MEETING: Final = (
     ("send", "detach"),
     ("stop and revive", "rebind"),
     ("crash and respawn", "stop_drain"),
+    ("request", "destroy"),
+    ("request", "rebind"),
+    ("request", "stop_drain"),
+    ("reply", "rebind"),
+    ("reply", "detach"),
+    ("reply", "destroy"),
+    ("reply", "give up"),
+    ("send to peer", "stop"),
 )
 """Pairs that act on the same thing."""
 

@@ -14,10 +14,14 @@ from meerkat_trio import (
     CommsDrainPhase,
     DropReason,
     Ending,
+    Envelope,
+    EnvelopeKind,
     MeerkatError,
     MeerkatMachine,
     MemoryComms,
+    Receipt,
     ReceiptStatus,
+    ResponseStatus,
     Session,
     SessionRun,
     TrustSource,
@@ -60,6 +64,16 @@ class Stage:
     spare: Crashes
     failures: int = 0
     """How many attempts of the handler are still to fail."""
+    peers: list[MemoryComms] = attrs.Factory(list)
+    """Peers that speak with the session, beside the one that sends."""
+    asked: list[tuple[MemoryComms, str, Receipt]] = attrs.Factory(list)
+    """Requests of peers: who asked, the correlation, the receipt."""
+    responses: list[Envelope] = attrs.Factory(list)
+    """What these were answered."""
+    said: list[tuple[MemoryComms, int, Receipt]] = attrs.Factory(list)
+    """Messages of the session to peers."""
+    heard: list[tuple[MemoryComms, int]] = attrs.Factory(list)
+    """Those that arrived."""
 
     @classmethod
     async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
@@ -89,6 +103,7 @@ class Stage:
                         await stage.refusable(lambda stage: stage.session.stop_drain())
             stage.agree()
         stage.agree()
+        stage.settle_requests()
         stage.balance()
         assert limiter is None or limiter.borrowed_tokens == 0
 
@@ -98,12 +113,46 @@ class Stage:
         if self.failures:
             self.failures -= 1
             raise OSError("the handler failed")
+        if run.message.kind is EnvelopeKind.REQUEST:
+            await run.reply(ResponseStatus.ACCEPTED)
+            await run.reply(ResponseStatus.COMPLETED)
+            return
         self.rig.handled.append(run.message.body)
 
     def send(self, *bodies: object) -> None:
         """Send without waiting."""
         for body in bodies:
             self.rig.receipts.append((body, self.rig.peer.send_nowait(self.rig.envelope(self.comms, body))))
+
+    def meet(self, **bounds: Any) -> MemoryComms:
+        """Make a peer that the session trusts."""
+        peer = MemoryComms(self.rig.network, f"peer {len(self.peers)}", **bounds)
+        self.peers.append(peer)
+        for comms in (self.comms, self.spare):
+            comms._trust.add(peer.endpoint(), TrustSource.MANUAL)
+        peer._trust.add(self.comms.endpoint(), TrustSource.MANUAL)
+        return peer
+
+    def ask(self, peer: MemoryComms) -> None:
+        """Let a peer ask the session for something."""
+        correlation = f"c{len(self.asked)}"
+        receipt = peer.send_nowait(
+            peer.envelope(
+                self.comms.peer_id, "request", kind=EnvelopeKind.REQUEST, intent="work", correlation=correlation
+            )
+        )
+        self.asked.append((peer, correlation, receipt))
+
+    def hear(self, peer: MemoryComms) -> None:
+        """Take what a peer was sent that nobody serves."""
+        with suppress(trio.ClosedResourceError, trio.BusyResourceError):
+            while (claim := peer.claim_ready()) is not None:
+                with claim:
+                    if claim.envelope.kind is EnvelopeKind.RESPONSE:
+                        self.responses.append(claim.envelope)
+                    elif claim.envelope.kind is EnvelopeKind.MESSAGE:
+                        self.heard.append((peer, claim.envelope.body))
+                    claim.commit()
 
     def declare(self) -> None:
         """Let the machine's, the session's and the drain's scopes of this moment be cancelled."""
@@ -133,6 +182,7 @@ class Stage:
         if tasks.binding is not None:
             assert tasks.binding.generation == region.generation
         children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
+        children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
         assert children <= 1 + tasks.drain.is_respawning
         assert region.phase is not CommsDrainPhase.STARTING or children == 1
         if tasks.is_over:
@@ -145,20 +195,23 @@ class Stage:
         taken = [
             body
             for body in (*self.rig.handled, *(each.message.body for each in self.session.abandoned))
-            if body != "local"
+            if isinstance(body, int)
         ]
-        left = []
+        left: list[int] = []
         for comms in (self.comms, self.spare):
             with suppress(trio.ClosedResourceError):
                 while (claim := comms.claim_ready()) is not None:
                     with claim:
-                        left.append(claim.envelope.body)
+                        if isinstance(claim.envelope.body, int):
+                            left.append(claim.envelope.body)
                         # Dropped, so that it does not pass for admitted; it is counted here.
                         claim.commit(DropReason.EXPIRED)
         told = [
             body
             for body, receipt in self.rig.receipts
-            if receipt.status is ReceiptStatus.DROPPED and receipt.reason is not DropReason.EXPIRED
+            if isinstance(body, int)
+            and receipt.status is ReceiptStatus.DROPPED
+            and receipt.reason is not DropReason.EXPIRED
         ]
         assert sorted(taken + left + told) == [body for body, _ in self.rig.receipts]
         assert self.failures_reorder or taken == sorted(taken)
@@ -166,6 +219,40 @@ class Stage:
         assert DropReason.UNTRUSTED_SENDER not in {receipt.reason for _, receipt in self.rig.receipts}
         for body, receipt in self.rig.receipts:
             assert (receipt.status is ReceiptStatus.ADMITTED) == (body in taken)
+
+    def settle_requests(self) -> None:
+        """Check that every request ended once, and that what was said arrived once."""
+        requests = self.session._tasks.requests
+        if requests is not None:
+            assert requests._pending == {}
+            assert requests._held == {}
+            assert requests._departing == set()
+            assert requests.outbox.tasks == len(requests.outbox) == 0
+        assert self.session._tasks.state.requests.outbound == {}
+        for peer in self.peers:
+            self.hear(peer)
+        missing = 0
+        for peer, correlation, receipt in self.asked:
+            answers = [
+                response.status
+                for response in self.responses
+                if (response.recipient, response.correlation) == (peer.peer_id, correlation)
+            ]
+            terminal = [status for status in answers if status is not ResponseStatus.ACCEPTED]
+            assert len(terminal) <= 1
+            # Nothing is said after the answer.
+            assert not terminal or answers[-1] is terminal[0]
+            if receipt.status is ReceiptStatus.ADMITTED:
+                missing += not terminal
+            else:
+                assert not answers
+        assert missing <= self.session.statistics().replies_given_up
+        for peer in self.peers:
+            said = [body for to, body, receipt in self.said if to is peer and receipt.reason is None]
+            heard = [body for to, body in self.heard if to is peer]
+            # One that was accepted in the step in which its sender was cancelled is not among the receipts.
+            assert heard == sorted(set(heard))
+            assert {*said} <= {*heard}
 
     @property
     def failures_reorder(self) -> bool:
