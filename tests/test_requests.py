@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -770,6 +772,94 @@ async def test_a_machine_that_closes_sends_what_was_promised_within_the_grace_ti
                 scope.cancel()
         assert trio.current_time() < 100
     assert heard == ["1", "2"]
+
+
+async def test_nobody_answers_in_the_name_of_a_peer_that_the_session_is_no_longer(autojump_clock: object) -> None:
+    gate = trio.Event()
+
+    async def gated(run: SessionRun) -> None:
+        await gate.wait()
+        await run.reply(COMPLETED)
+
+    async with paired(None, gated) as pair:
+        friend = await pair.stranger("friend", pair.b_comms)
+        await ask_by_hand(pair, friend, "1")
+        # A mob takes the ingress over with an identity of its own; the old one has no transport any more.
+        await pair.b.attach_mob_ingress(await pair.comms("mob's b"), "mob")
+        gate.set()
+        await trio.sleep(60)
+        assert responses(friend) == []
+        assert pair.b.statistics().replies_given_up == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_request_ends_once_whatever_becomes_of_either_side(seed: int, autojump_clock: object) -> None:
+    dice = random.Random(seed)
+    ends: Counter[str] = Counter()
+    handled: Counter[object] = Counter()
+
+    async def work(run: SessionRun) -> None:
+        await trio.sleep(dice.choice((0.0, 0.01, 0.2)))
+        if dice.random() < 0.2:
+            raise OSError("this attempt fails")
+        handled[run.message.body] += 1
+        await run.reply(COMPLETED, run.message.body)
+
+    async def ask(pair: Pair, name: str) -> None:
+        for number in range(60):
+            body = f"{name} {number}"
+            try:
+                with trio.fail_after(dice.choice((0.1, 1.0, 30.0))):
+                    assert await pair.a.request(pair.b_comms.peer_id, "work", body) == body
+                ends["completed"] += 1
+                assert handled[body] == 1
+            except (trio.TooSlowError, RequestFailed, RequestDropped, CommsNotAttached) as error:
+                ends[type(error).__name__] += 1
+
+    async def disturb(pair: Pair) -> None:
+        a, b = pair.a, pair.b
+        while True:
+            await trio.sleep(dice.uniform(0.0, 0.5))
+            match dice.choice(["rebind a", "rebind b", "detach a", "detach b", "stop b", "abort b"]):
+                case "rebind a":
+                    await a.attach_ingress(await pair.comms("a"))
+                case "rebind b":
+                    await b.attach_ingress(await pair.comms("b"))
+                case "detach a":
+                    transport = a._tasks.bound_comms
+                    await a.detach_ingress()
+                    assert transport is not None
+                    await a.attach_ingress(transport)
+                case "detach b":
+                    transport = b._tasks.bound_comms
+                    await b.detach_ingress()
+                    assert transport is not None
+                    await b.attach_ingress(transport)
+                case "stop b":
+                    transport = b._tasks.bound_comms
+                    await b.stop()
+                    await pair.machines[-1].register("b", work, max_attempts=2)
+                    assert transport is not None
+                    await b.attach_ingress(transport)
+                case "abort b":
+                    transport = b._tasks.bound_comms
+                    await b.stop_drain()
+                    assert transport is not None
+                    await b.attach_ingress(transport)
+
+    async with paired(None, work, machines=2, max_attempts=2) as pair, trio.open_nursery() as nursery:
+        nursery.start_soon(disturb, pair)
+        async with trio.open_nursery() as callers:
+            for name in ("x", "y", "z"):
+                callers.start_soon(ask, pair, name)
+        nursery.cancel_scope.cancel()
+    assert sum(ends.values()) == 180
+    assert ends["completed"] > 50
+    assert ends["RequestFailed"] > 0
+    # No attempt is made again after its answer, so each was handled once at the most.
+    assert set(handled.values()) == {1}
+    assert pair.a._tasks.state.requests.outbound == {}
+    assert pair.b.statistics().replies_given_up == 0
 
 
 async def test_an_idle_session_has_no_outbox(autojump_clock: object) -> None:
