@@ -109,7 +109,7 @@ class CommsNotAttached(_SessionError):
         return f"session {self.session_id!r} has no comms runtime attached; call attach_ingress first"
 
 
-class PeerNotTrusted(_SessionError):
+class PeerNotTrusted(MeerkatError):
     """The session does not know the peer it was to speak to.
 
     Attributes:
@@ -118,8 +118,8 @@ class PeerNotTrusted(_SessionError):
     """
 
     def __init__(self, session_id: SessionId, peer_id: PeerId) -> None:
-        super().__init__(session_id)
-        self.args = (session_id, peer_id)
+        super().__init__(session_id, peer_id)
+        self.session_id = session_id
         self.peer_id = peer_id
 
     def __str__(self) -> str:

@@ -94,9 +94,9 @@ class _Lane:
     __slots__ = ("key", "pause", "replies", "scope")
 
     def __init__(self, key: tuple[PeerId, PeerId], deadline: float) -> None:
-        self.key = key
+        self.key: tuple[PeerId, PeerId] = key
         self.replies: deque[Reply] = deque()
-        self.scope = trio.CancelScope(deadline=deadline, shield=True)
+        self.scope: trio.CancelScope = trio.CancelScope(deadline=deadline, shield=True)
         self.pause: trio.CancelScope | None = None
 
 

@@ -78,7 +78,7 @@ class PendingRequest:
         self._progress: deque[Any] = deque(maxlen=PROGRESS_KEPT)
         self.response = None
         self.error = None
-        self.sending = trio.CancelScope()
+        self.sending: trio.CancelScope = trio.CancelScope()
 
     def take(self, response: Envelope) -> None:
         """Take a response in and wake the caller."""
@@ -134,9 +134,9 @@ class _Held:
     __slots__ = ("answered", "comms", "message")
 
     def __init__(self, message: Envelope, comms: CommsRuntime) -> None:
-        self.message = message
-        self.comms = comms
-        self.answered = False
+        self.message: Envelope = message
+        self.comms: CommsRuntime = comms
+        self.answered: bool = False
 
 
 @final
@@ -155,12 +155,15 @@ class Requests:
         self._held: dict[int, _Held] = {}
         self._departing: set[trio.CancelScope] = set()
         self.given_up = 0
-        self.open()
+        self.outbox: Outbox = self._make_outbox()
 
     def open(self) -> None:
-        """Begin, or begin anew with the settings of a revived session."""
+        """Begin anew with the settings of a revived session."""
+        self.outbox = self._make_outbox()
+
+    def _make_outbox(self) -> Outbox:
         settings = self._host.settings
-        self.outbox = Outbox(self, bound=settings.outbox, backoff=_BACKOFF, random=settings.random)
+        return Outbox(self, bound=settings.outbox, backoff=_BACKOFF, random=settings.random)
 
     # --- what others ask ----------------------------------------------------------------------------
 
