@@ -369,3 +369,17 @@ async def test_many_messages_do_not_keep_others_from_running() -> None:
             await trio.lowlevel.checkpoint()
             seen.append(len(rig.handled))
         assert max(after - before for before, after in zip([0, *seen], seen, strict=False)) <= 64
+
+
+async def test_a_bridge_command_that_nobody_answers_is_over(autojump_clock: object) -> None:
+    async with rigged() as (rig, _, session):
+        comms = await rig.comms()
+        await session.attach_ingress(comms)
+        for _ in range(2):
+            command = rig.envelope(
+                comms, {}, kind=EnvelopeKind.REQUEST, intent="supervisor.bridge", correlation="the same"
+            )
+            receipt = await rig.peer.send(command)
+            await receipt.wait()
+            assert receipt.status is ReceiptStatus.ADMITTED
+        assert session._tasks.state.requests.inbound == frozenset()

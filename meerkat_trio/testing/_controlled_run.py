@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias, final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
@@ -23,27 +22,24 @@ from attrs import frozen
 
 from ._exploration import Exploration
 from ._findings import Finding, without_addresses
-from ._leaks import Resources, tracking
+from ._leaks import Resources
+from ._listening import Listening
 from ._oracles import CancellationWatch
 from ._parked import Labels, is_own, living_tasks, waiting
 from ._schedule import Scheduler
 from ._trio_internals import (
-    Batcher,
     Hooks,
     OutsideWorld,
     cancellation_of,
-    controlled_schedule,
     count_of_tasks,
     is_over,
     is_parked,
     is_reached,
     keep_alive_for_ever,
-    patched,
     pending_callbacks,
     run_isolated,
     scopes_of,
     waits_for_idle,
-    without_threads,
 )
 from ._victims import LATE, ROOT, Victims, code_of
 from ._virtual_time import VirtualTime
@@ -54,7 +50,7 @@ if TYPE_CHECKING:
     from ._plan import Plan
     from ._trace import Kind
 
-__all__ = ["ControlledRun", "RunSettings", "Scenario", "listening"]
+__all__ = ["ControlledRun", "RunSettings", "Scenario"]
 
 Scenario: TypeAlias = Callable[[Exploration], Awaitable[object]]
 
@@ -153,14 +149,14 @@ class ControlledRun(trio.abc.Clock):
         # A collection in the middle of a run may finalize async generators: steps that come and go between two runs.
         collecting = gc.isenabled()
         gc.disable()
-        _Listening.current = self
+        Listening.current = self
         try:
-            _Listening.order_by(self.scheduler)
+            Listening.order_by(self.scheduler)
             run_isolated(self.main, clock=self, hooks=self._hooks(), world=self.world)
         except trio.TrioInternalError as exc:
             self._crashed(exc)
         finally:
-            _Listening.current = None
+            Listening.current = None
             if collecting:
                 gc.enable()
         if self._killed is not None and not isinstance(self._killed, _Killed):
@@ -466,47 +462,3 @@ def _in_a_task() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-# --- listening -------------------------------------------------------------------------------------
-
-
-@final
-class _Listening:
-    """The run that the listeners speak to."""
-
-    current: ControlledRun | None = None
-    order_by: Callable[[Batcher], None]
-
-
-@contextmanager
-def listening() -> Iterator[None]:
-    """Listen to scopes, tasks and resources for the length of the block; runs are made inside it only."""
-
-    def entered(scope: trio.CancelScope) -> None:
-        if _Listening.current is not None:
-            _Listening.current.scope_entered(scope)
-
-    def cancelled(scope: trio.CancelScope) -> None:
-        if _Listening.current is not None:
-            _Listening.current.scope_cancelled(scope)
-
-    def closed(scope: trio.CancelScope, arrived: BaseException | None, left: BaseException | None) -> None:
-        if _Listening.current is not None:
-            _Listening.current.scope_closed(scope, arrived, left)
-
-    def exited(task: Task, error: BaseException | None) -> None:
-        if _Listening.current is not None:
-            _Listening.current.task_exited(task, error)
-
-    def resources() -> Resources | None:
-        run = _Listening.current
-        return run.resources if run is not None and run.active else None
-
-    with (
-        patched(entered=entered, cancelled=cancelled, closed=closed, exited=exited),
-        tracking(resources),
-        without_threads(),
-        controlled_schedule() as _Listening.order_by,
-    ):
-        yield

@@ -13,10 +13,11 @@ import attrs
 import trio
 from attrs import frozen
 
-from ._controlled_run import RunSettings, Scenario, listening
+from ._controlled_run import RunSettings, Scenario
 from ._coverage import measure, source_files
 from ._engine import Engine, LocalEngine, Outcome, interruptible, open_workers, survey_of
 from ._findings import Finding
+from ._listening import listening
 from ._plan import Plan, Strike, parse_replay
 from ._report import Failure, Report
 from ._search import Search, Tally

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from ._controlled_run import RunSettings, Scenario, listening
+from ._controlled_run import RunSettings, Scenario
 from ._coverage import measure
 from ._engine import LocalEngine, Survey, actual_plan, survey_of
+from ._listening import listening
 from ._plan import Plan
 from ._report import CancellationBug, Failure, Report
 from ._traced_run import TracedRun

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 import trio.testing
 
-from meerkat_trio.testing._controlled_run import RunSettings, listening
+from meerkat_trio.testing._controlled_run import RunSettings
 from meerkat_trio.testing._engine import Job, LocalEngine, open_workers
+from meerkat_trio.testing._listening import listening
 from meerkat_trio.testing._plan import Plan, Strike
 
 from ._measure import Contestant, Goal, Row, Setting, start_clock

@@ -14,8 +14,9 @@ from typing import Any
 import attrs
 
 from meerkat_trio.testing import explore
-from meerkat_trio.testing._controlled_run import RunSettings, listening
+from meerkat_trio.testing._controlled_run import RunSettings
 from meerkat_trio.testing._engine import LocalEngine
+from meerkat_trio.testing._listening import listening
 from meerkat_trio.testing._plan import Plan, Strike
 
 from .cases import NAMES, load

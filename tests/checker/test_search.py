@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from meerkat_trio.testing import Exploration
-from meerkat_trio.testing._controlled_run import RunSettings, listening
+from meerkat_trio.testing._controlled_run import RunSettings
 from meerkat_trio.testing._engine import Job, LocalEngine, Outcome
+from meerkat_trio.testing._listening import listening
 from meerkat_trio.testing._plan import Plan
 from meerkat_trio.testing._search import Search, Tally
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import trio
 
 from meerkat_trio.testing import Exploration
-from meerkat_trio.testing._controlled_run import RunSettings, Scenario, listening
+from meerkat_trio.testing._controlled_run import RunSettings, Scenario
 from meerkat_trio.testing._engine import LocalEngine
+from meerkat_trio.testing._listening import listening
 from meerkat_trio.testing._plan import Hold, Plan, Priorities, Strike
 from meerkat_trio.testing._shrink import Shrinker
 
