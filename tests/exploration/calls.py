@@ -139,12 +139,15 @@ async def _answer(run: SessionRun) -> None:
 
 
 async def reply(stage: Stage) -> None:
-    """Let a peer ask that makes room for one answer at a time."""
-    peer = stage.meet(control_lane=1)
+    """Let a peer ask that makes room for one answer at a time, and one that is gone before it is answered."""
+    peer, gone = stage.meet(control_lane=1), stage.meet()
     for _ in range(2):
         stage.ask(peer)
+    stage.ask(gone)
+    await gone.aclose()
     for _ in range(5):
         await trio.sleep(0.1)
+        stage.declare()
         stage.hear(peer)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -70,6 +71,8 @@ class Stage:
     """Requests of peers: who asked, the correlation, the receipt."""
     responses: list[Envelope] = attrs.Factory(list)
     """What these were answered."""
+    given_up: set[tuple[object, object]] = attrs.Factory(set)
+    """Who was not answered, and on what, as the log has it."""
     said: list[tuple[MemoryComms, int, Receipt]] = attrs.Factory(list)
     """Messages of the session to peers."""
     heard: list[tuple[MemoryComms, int]] = attrs.Factory(list)
@@ -78,13 +81,20 @@ class Stage:
     @classmethod
     async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
         """Make calls at once while everybody may be cancelled; check what is left."""
+        with reading_the_log() as given_up:
+            await cls._play(x, *calls, close=close, limit=limit, given_up=given_up)
+
+    @classmethod
+    async def _play(
+        cls, x: Exploration, *calls: Call, close: bool, limit: int | None, given_up: set[tuple[object, object]]
+    ) -> None:
         rig = Rig()
         # Set up without a checkpoint more than it takes: what is explored begins with the calls.
         comms, spare = (_trusting(rig) for _ in range(2))
         limiter = None if limit is None else trio.CapacityLimiter(limit)
         async with open_machine(grace=1.0, random=lambda: 0.0, limiter=limiter) as machine:
             session = await machine.register("a", None, work_queue=2, max_attempts=2, retry_backoff=Backoff(first=0.1))
-            stage = cls(x, rig, machine, session, comms, spare)
+            stage = cls(x, rig, machine, session, comms, spare, given_up=given_up)
             await session.attach_executor(stage.handle)
             await session.attach_ingress(comms)
             stage.send(*range(SENT))
@@ -116,6 +126,8 @@ class Stage:
         if run.message.kind is EnvelopeKind.REQUEST:
             await run.reply(ResponseStatus.ACCEPTED)
             await run.reply(ResponseStatus.COMPLETED)
+            with suppress(*REFUSALS):
+                await run.send(run.message.sender, "thanks for asking")
             return
         self.rig.handled.append(run.message.body)
 
@@ -150,7 +162,7 @@ class Stage:
                 with claim:
                     if claim.envelope.kind is EnvelopeKind.RESPONSE:
                         self.responses.append(claim.envelope)
-                    elif claim.envelope.kind is EnvelopeKind.MESSAGE:
+                    elif isinstance(claim.envelope.body, int):
                         self.heard.append((peer, claim.envelope.body))
                     claim.commit()
 
@@ -162,6 +174,9 @@ class Stage:
             self.x.victim(tasks.nursery.cancel_scope, name="session")
         if tasks.binding is not None:
             self.x.victim(tasks.binding.scope, name="drain")
+        if tasks.requests is not None:
+            for lane in tasks.requests.outbox._lanes.values():
+                self.x.victim(lane.scope, name="outbox")
 
     async def refusable(self, call: Call) -> None:
         """Make a call that may be refused, and go on being cancellable in what it has brought about."""
@@ -231,7 +246,6 @@ class Stage:
         assert self.session._tasks.state.requests.outbound == {}
         for peer in self.peers:
             self.hear(peer)
-        missing = 0
         for peer, correlation, receipt in self.asked:
             answers = [
                 response.status
@@ -243,10 +257,9 @@ class Stage:
             # Nothing is said after the answer.
             assert not terminal or answers[-1] is terminal[0]
             if receipt.status is ReceiptStatus.ADMITTED:
-                missing += not terminal
+                assert bool(terminal) != ((peer.peer_id, correlation) in self.given_up)
             else:
                 assert not answers
-        assert missing <= self.session.statistics().replies_given_up
         for peer in self.peers:
             said = [body for to, body, receipt in self.said if to is peer and receipt.reason is None]
             heard = [body for to, body in self.heard if to is peer]
@@ -258,6 +271,26 @@ class Stage:
     def failures_reorder(self) -> bool:
         """Whether a message was given up, which puts it behind those that were handled after it."""
         return bool(self.session.statistics().abandoned)
+
+
+@contextmanager
+def reading_the_log() -> Iterator[set[tuple[object, object]]]:
+    """Collect who is not answered, and on what."""
+    given_up: set[tuple[object, object]] = set()
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert isinstance(record.args, tuple)
+            _, status, peer_id, correlation, _ = record.args
+            if status != ResponseStatus.ACCEPTED.value:
+                given_up.add((peer_id, correlation))
+
+    logger, reader = logging.getLogger("meerkat_trio.outbox"), Reader()
+    logger.addHandler(reader)
+    try:
+        yield given_up
+    finally:
+        logger.removeHandler(reader)
 
 
 def _trusting(rig: Rig) -> Crashes:
