@@ -59,6 +59,7 @@ class MeerkatMachine:
         "_root_scope",
         "_serving",
         "_sessions",
+        "_settings",
         "_strict",
         "_subscriptions",
     )
@@ -84,6 +85,7 @@ class MeerkatMachine:
         self._floors: dict[SessionId, Counters] = {}
         self._serving: dict[int, DrainTask] = {}
         self._subscriptions: list[StepStream] = []
+        self._settings: SessionSettings | None = None
         self._root: trio.Nursery | None = None
         self._root_scope = trio.CancelScope(shield=True)
         self._closed = False
@@ -150,6 +152,10 @@ class MeerkatMachine:
             new_id=self._new_id,
             strict=self._strict,
         )
+        if settings == self._settings:
+            # Sessions that are run alike share what says so: thousands of them may idle.
+            settings = self._settings
+        self._settings = settings
         session = self._enter(root, session_id, settings, executor)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return session
