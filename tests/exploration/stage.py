@@ -200,6 +200,21 @@ class Stage:
         children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
         assert children <= 1 + tasks.drain.is_respawning
         assert region.phase is not CommsDrainPhase.STARTING or children == 1
+        if tasks.requests is not None and tasks.state.session.ended is None:
+            owed = {
+                (held.message.sender, held.message.correlation)
+                for held in tasks.requests._held.values()
+                if not held.answered
+            }
+            for lane in tasks.requests.outbox._lanes.values():
+                envelopes = [reply.envelope for reply in lane.replies]
+                owed |= {
+                    (each.recipient, each.correlation)
+                    for each in envelopes
+                    if each.status is not ResponseStatus.ACCEPTED
+                }
+            assert tasks.state.requests.inbound == owed
+            assert {*tasks.state.requests.outbound} == {*tasks.requests._pending}
         if tasks.is_over:
             assert tasks.state.session.ended in set(Ending)
             assert tasks.executor is None
