@@ -128,7 +128,7 @@ class OutsideWorld:
         if name.startswith("__"):
             raise AttributeError(name)
 
-        async def refuse(*_: object) -> None:
+        async def refuse(*_: object) -> None:  # noqa: ASYNC124 - Trio awaits it
             raise self.refused(f"real I/O ({name})")
 
         return refuse if name.startswith("wait_") else lambda *_: refuse().send(None)
