@@ -13,13 +13,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._exceptions import (
+        AddTrustFailed,
+        BootstrapTokenRefused,
         DrainNotStarted,
         InvariantViolated,
         MeerkatError,
+        ReconcileError,
+        RemoveTrustFailed,
         SessionEnded,
         SessionExists,
         SessionNotRegistered,
         TransitionRejected,
+        TrustSnapshotUnavailable,
     )
     from ._machine import MeerkatMachine, open_machine
     from ._messages import Envelope, Receipt, ReceiptStatus, TrustSource
@@ -31,8 +36,10 @@ if TYPE_CHECKING:
         IngressResult,
         IngressUpdate,
         MachineStatistics,
+        ReconcileReport,
         SessionEnd,
         SessionStatistics,
+        SupervisorReport,
     )
     from ._session import Session, SessionRun
     from ._subscription import StepStream
@@ -64,7 +71,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AbandonCause",
     "Abandoned",
+    "AddTrustFailed",
     "Backoff",
+    "BootstrapTokenRefused",
     "Bound",
     "Claim",
     "CommsDrainMode",
@@ -94,6 +103,9 @@ __all__ = [
     "PeerIngressOwner",
     "Receipt",
     "ReceiptStatus",
+    "ReconcileError",
+    "ReconcileReport",
+    "RemoveTrustFailed",
     "RespawnPolicy",
     "Session",
     "SessionEnd",
@@ -107,7 +119,9 @@ __all__ = [
     "Step",
     "StepStream",
     "SupervisorBinding",
+    "SupervisorReport",
     "TransitionRejected",
+    "TrustSnapshotUnavailable",
     "TrustSource",
     "Unattached",
     "Unbound",

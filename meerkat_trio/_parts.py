@@ -10,7 +10,7 @@ import trio
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from ._policy import Backoff, Random, RespawnPolicy
     from .abc import CommsRuntime
@@ -39,6 +39,8 @@ class SessionSettings:
     """Bounds the handlers that run at once, machine-wide."""
     random: Random
     """Where jitter comes from."""
+    new_token: Callable[[], str]
+    """Makes bootstrap tokens."""
     strict: bool
     """Whether a fault is raised instead of stopping the session."""
 

@@ -146,6 +146,17 @@ class SupervisorRegion:
             isinstance(binding, Bound) and (ObligationKind.PUBLISH, binding.peer_id, binding.epoch) in self.obligations
         )
 
+    @property
+    def endpoints(self) -> Mapping[PeerId, PeerEndpoint]:
+        """Those in force, as peers; the current one where both are the same peer."""
+        return {
+            bound.peer_id: PeerEndpoint(
+                name=bound.name, peer_id=bound.peer_id, address=bound.address, signing_key=bound.signing_key
+            )
+            for bound in (self.previous, self.binding)
+            if isinstance(bound, Bound)
+        }
+
     def in_force(self, peer_id: PeerId | None) -> bool:
         """Whether ``peer_id`` is the current supervisor, or the previous one during a rotation."""
         binding, previous = self.binding, self.previous
@@ -227,16 +238,7 @@ class SessionState:
     @property
     def effective_peers(self) -> Mapping[PeerId, PeerEndpoint]:
         """Whom the session trusts: the overlay, over it the direct peers, over them the supervisors in force."""
-        peers = {**self.peers.overlay, **self.peers.direct}
-        for bound in (self.supervisor.previous, self.supervisor.binding):
-            if isinstance(bound, Bound):
-                peers[bound.peer_id] = PeerEndpoint(
-                    name=bound.name,
-                    peer_id=bound.peer_id,
-                    address=bound.address,
-                    signing_key=bound.signing_key,
-                )
-        return peers
+        return {**self.peers.overlay, **self.peers.direct, **self.supervisor.endpoints}
 
     def trusts(self, peer_id: PeerId | None) -> bool:
         """Whether ``peer_id`` is among the effective peers."""
