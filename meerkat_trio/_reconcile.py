@@ -209,11 +209,11 @@ class Reconciler:
         for edge, endpoint in self._plan(desired, tried):
             if self.requests != requests:
                 return None
-            tried.add((edge, endpoint))
             error = await self._carry_out(store, edge, endpoint)
             if host.store() is not store or self.edges is None:
                 return None
             if error is not None:
+                tried.add((edge, endpoint))
                 self._fail(store, edge, endpoint, error)
                 continue
             self._failures.pop(edge, None)
@@ -244,9 +244,9 @@ class Reconciler:
         }
         now = trio.current_time()
         plan = [
-            (edge, endpoint)
-            for edge, endpoint in differing
-            if (edge, endpoint) not in tried and (edge not in self._failures or self._failures[edge].due <= now)
+            change
+            for change in differing
+            if (failure := self._failures.get(change[0])) is None or (failure.due <= now and change not in tried)
         ]
         plan.sort(key=lambda change: (change[1] is None, change[0] in self._failures))
         return plan

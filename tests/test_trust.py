@@ -452,6 +452,7 @@ async def test_a_burst_of_changes_does_not_use_the_attempts_up(autojump_clock: o
         for number in range(20):
             await session.add_direct_peer(endpoint(30 + number))
         assert session.supervisor == bound(ANN, 1)
+        assert comms.attempts == 20 + 1
 
 
 async def test_a_supervisor_is_in_force_for_admission_and_a_direct_peer_of_the_same_id_stays(
