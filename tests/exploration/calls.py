@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from meerkat_trio import CommsDrainMode, ReceiptStatus, Session, SessionRun, TrustSource, open_machine
+from meerkat_trio import CommsDrainMode, ReceiptStatus, Session, SessionRun, TrustSource, Unbound, open_machine
 from meerkat_trio._drain import BATCH
 from meerkat_trio.testing import Exploration
 
@@ -24,6 +24,9 @@ SOURCE: Final = tuple(
         "_machine",
         "_session",
         "_tasks",
+        "_peers",
+        "_reconcile",
+        "_trust_task",
         "_drain_task",
         "_drain",
         "_executor",
@@ -115,6 +118,41 @@ async def watch(stage: Stage) -> None:
                 pass
 
 
+async def wire(stage: Stage) -> None:
+    peer = stage.fragile()
+    await stage.session.add_direct_peer(peer)
+    stage.declare()
+    await stage.session.remove_direct_peer(peer.peer_id)
+
+
+async def overlay(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        await session.apply_mob_overlay(session._tasks.state.peers.overlay_epoch + 1, [stage.fragile()])
+
+
+async def rotate(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        supervise = session.bind_supervisor if isinstance(session.supervisor, Unbound) else session.authorize_supervisor
+        supervise(stage.fragile(), epoch=session._tasks.state.supervisor.epoch_floor + 1)
+        await session.wait_supervisor_settled()
+
+
+async def bind_and_revoke(stage: Stage) -> None:
+    session = stage.session
+    supervisor, epoch = stage.fragile(), session._tasks.state.supervisor.epoch_floor + 1
+    session.bind_supervisor(supervisor, epoch=epoch, bootstrap_token=session.issue_bootstrap_token())
+    await trio.lowlevel.checkpoint()
+    session.revoke_supervisor(supervisor.peer_id, epoch=epoch)
+    await session.wait_supervisor_settled()
+
+
+async def local_endpoint(stage: Stage) -> None:
+    await stage.session.publish_local_endpoint(stage.fragile())
+    await stage.session.clear_local_endpoint()
+
+
 CALLS: Final[dict[str, Call]] = {
     "rebind": rebind,
     "promote": promote,
@@ -140,6 +178,11 @@ CALLS: Final[dict[str, Call]] = {
     "register": register_another,
     "set_silent_intents": lambda stage: stage.session.set_silent_intents(["x"]),
     "watch": watch,
+    "wire": wire,
+    "overlay": overlay,
+    "rotate": rotate,
+    "bind and revoke": bind_and_revoke,
+    "local endpoint": local_endpoint,
 }
 
 MEETING: Final = (
@@ -160,6 +203,19 @@ MEETING: Final = (
     ("send", "detach"),
     ("stop and revive", "rebind"),
     ("crash and respawn", "stop_drain"),
+    ("rebind", "wire"),
+    ("rebind", "rotate"),
+    ("promote and rebind", "rotate"),
+    ("detach", "wire"),
+    ("stop and attach", "rotate"),
+    ("unregister", "wire"),
+    ("destroy", "rotate"),
+    ("stop and revive", "wire"),
+    ("wire", "wire"),
+    ("overlay", "overlay"),
+    ("wire", "overlay"),
+    ("rotate", "rotate"),
+    ("rotate", "bind and revoke"),
 )
 """Pairs that act on the same thing."""
 
