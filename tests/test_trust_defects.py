@@ -108,13 +108,14 @@ async def test_d15_a_renamed_peer_is_not_deleted(field: str, autojump_clock: obj
         assert [verb for verb, *_ in comms.changes] == ["add", "add"]
 
 
-async def test_d16_a_newer_set_has_the_last_word(autojump_clock: object) -> None:
+@pytest.mark.parametrize("older", [[ALICE, BOB], [ALICE]], ids=["first of two", "last"])
+async def test_d16_a_newer_set_has_the_last_word(older: list[PeerEndpoint], autojump_clock: object) -> None:
     async with rigged() as (rig, _, session):
         comms = await store(rig)
         await session.attach_ingress(comms)
         comms.delay = 1.0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.apply_mob_overlay, 1, [ALICE, BOB])
+            nursery.start_soon(session.apply_mob_overlay, 1, older)
             # It has read the store and is about to add the first of them.
             await trio.sleep(1.5)
             await session.apply_mob_overlay(2, [BOB])
