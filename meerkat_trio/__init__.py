@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ._exceptions import (
+        AddTrustFailed,
+        BootstrapTokenRefused,
         CommsNotAttached,
         DrainNotStarted,
         InvariantViolated,
         MeerkatError,
         NotARequest,
         PeerNotTrusted,
+        ReconcileError,
+        RemoveTrustFailed,
         RequestAnswered,
         RequestDropped,
         RequestFailed,
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
         SessionExists,
         SessionNotRegistered,
         TransitionRejected,
+        TrustSnapshotUnavailable,
     )
     from ._machine import MeerkatMachine, open_machine
     from ._messages import Envelope, Receipt, ReceiptStatus, TrustSource
@@ -37,8 +42,10 @@ if TYPE_CHECKING:
         IngressResult,
         IngressUpdate,
         MachineStatistics,
+        ReconcileReport,
         SessionEnd,
         SessionStatistics,
+        SupervisorReport,
     )
     from ._session import Session, SessionRun
     from ._subscription import StepStream
@@ -71,7 +78,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AbandonCause",
     "Abandoned",
+    "AddTrustFailed",
     "Backoff",
+    "BootstrapTokenRefused",
     "Bound",
     "Claim",
     "CommsDrainMode",
@@ -104,6 +113,9 @@ __all__ = [
     "PeerNotTrusted",
     "Receipt",
     "ReceiptStatus",
+    "ReconcileError",
+    "ReconcileReport",
+    "RemoveTrustFailed",
     "RequestAnswered",
     "RequestDropped",
     "RequestFailed",
@@ -121,7 +133,9 @@ __all__ = [
     "Step",
     "StepStream",
     "SupervisorBinding",
+    "SupervisorReport",
     "TransitionRejected",
+    "TrustSnapshotUnavailable",
     "TrustSource",
     "Unattached",
     "Unbound",

@@ -48,6 +48,9 @@ class DrainHost(Intake, Protocol):
     def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task that lives no longer than the session."""
 
+    def show_trust(self) -> Awaitable[None]:
+        """Make one pass over the trust store of what is about to be served."""
+
     def contain(self, error: Exception) -> None:
         """Stop the session because of a fault of ours."""
 
@@ -123,6 +126,8 @@ class DrainTask:
                 try:
                     with binding.scope:
                         await trio.lowlevel.checkpoint_if_cancelled()
+                        if host.state.may_have_edges:
+                            await host.show_trust()
                         ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise

@@ -14,7 +14,12 @@
      ├─ RequestFailed           the peer answered FAILED
      ├─ RequestDropped          the peer never let the request in
      ├─ RequestAnswered         that request has its answer already
-     └─ NotARequest             a message that asks for nothing cannot be answered
+     ├─ NotARequest             a message that asks for nothing cannot be answered
+     ├─ BootstrapTokenRefused   the token is not the one that was issued, or it was used
+     └─ ReconcileError          the trust store does not show a change yet; it stands and is tried again
+         ├─ AddTrustFailed          an edge could not be stored
+         ├─ RemoveTrustFailed       an edge could not be removed
+         └─ TrustSnapshotUnavailable  the store could not be read
 """
 
 from __future__ import annotations
@@ -27,12 +32,16 @@ if TYPE_CHECKING:
     from .authority import DrainExit, DropReason, EnvelopeKind, MessageId, PeerId, SessionId
 
 __all__ = [
+    "AddTrustFailed",
+    "BootstrapTokenRefused",
     "CommsNotAttached",
     "DrainNotStarted",
     "InvariantViolated",
     "MeerkatError",
     "NotARequest",
     "PeerNotTrusted",
+    "ReconcileError",
+    "RemoveTrustFailed",
     "RequestAnswered",
     "RequestDropped",
     "RequestFailed",
@@ -40,6 +49,7 @@ __all__ = [
     "SessionExists",
     "SessionNotRegistered",
     "TransitionRejected",
+    "TrustSnapshotUnavailable",
 ]
 
 
@@ -203,3 +213,59 @@ class NotARequest(MeerkatError):
 
     def __str__(self) -> str:
         return f"message {self.message_id!r} is a {self.kind.value}, not a request; use send to write back"
+
+
+class BootstrapTokenRefused(_SessionError):
+    """The bootstrap token is not the one that was issued last, or it was used.
+
+    Attributes:
+        session_id: the session.
+    """
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} does not take this bootstrap token; issue a new one"
+
+
+class ReconcileError(MeerkatError):
+    """A trust store does not show a change. The change stands, and the session tries again by itself.
+
+    Attributes:
+        runtime_id: the logical id of the comms runtime whose store it is.
+        cause: what the store raised; a `trio.TooSlowError` if it did not answer in time.
+        peer_id: whose edge; None if the store could not even be read.
+        source: on whose word the edge stands, as in `TrustSource`; None with ``peer_id``.
+    """
+
+    _what = "does not show what it should"
+
+    def __init__(
+        self, runtime_id: str, cause: BaseException, peer_id: PeerId | None = None, source: str | None = None
+    ) -> None:
+        super().__init__(runtime_id, cause, peer_id, source)
+        self.runtime_id = runtime_id
+        self.cause = cause
+        self.peer_id = peer_id
+        self.source = source
+        self.__cause__ = cause
+
+    def __str__(self) -> str:
+        edge = "" if self.peer_id is None else f" the {self.source} edge of {self.peer_id}"
+        return f"the trust store of {self.runtime_id!r} {self._what}{edge}, and is tried again: {self.cause!r}"
+
+
+class AddTrustFailed(ReconcileError):
+    """An edge could not be stored."""
+
+    _what = "did not store"
+
+
+class RemoveTrustFailed(ReconcileError):
+    """An edge could not be removed."""
+
+    _what = "did not remove"
+
+
+class TrustSnapshotUnavailable(ReconcileError):
+    """The store could not be read, so nothing was changed."""
+
+    _what = "cannot be read"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random as _random
+import secrets
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
@@ -53,6 +54,7 @@ class MeerkatMachine:
         "_grace",
         "_limiter",
         "_new_id",
+        "_new_token",
         "_random",
         "_respawn",
         "_root",
@@ -72,6 +74,7 @@ class MeerkatMachine:
         strict: bool,
         limiter: trio.CapacityLimiter | None,
         new_id: Callable[[], str],
+        new_token: Callable[[], str],
         random: Random,
     ) -> None:
         self._respawn = respawn
@@ -79,6 +82,7 @@ class MeerkatMachine:
         self._strict = strict
         self._limiter = limiter
         self._new_id = new_id
+        self._new_token = new_token
         self._random = random
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
@@ -150,6 +154,7 @@ class MeerkatMachine:
             outbox=outbox,
             random=self._random,
             new_id=self._new_id,
+            new_token=self._new_token,
             strict=self._strict,
         )
         if settings == self._settings:
@@ -327,6 +332,7 @@ async def open_machine(
     strict: bool = False,
     limiter: trio.CapacityLimiter | None = None,
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    new_token: Callable[[], str] = secrets.token_urlsafe,
     random: Random = _random.random,
 ) -> AsyncGenerator[MeerkatMachine, None]:
     """Open a machine for the length of an ``async with`` block (SPEC 4).
@@ -340,6 +346,7 @@ async def open_machine(
         strict: raise a fault inside a session instead of stopping that session alone.
         limiter: bounds the handlers that run at once, over all sessions.
         new_id: makes the ids that are minted here.
+        new_token: makes bootstrap tokens; each must be new and cannot be guessed.
         random: numbers in [0, 1) for the jitter of waits.
 
     Raises:
@@ -355,7 +362,7 @@ async def open_machine(
         raise TypeError(f"respawn: a RespawnPolicy is needed, not {respawn!r}")
     if not isinstance(limiter, trio.CapacityLimiter | None):
         raise TypeError(f"limiter: a trio.CapacityLimiter is needed, not {limiter!r}")
-    for name, function in (("new_id", new_id), ("random", random)):
+    for name, function in (("new_id", new_id), ("new_token", new_token), ("random", random)):
         if not callable(function):
             raise TypeError(f"{name}: a function is needed, not {function!r}")
     machine = MeerkatMachine(
@@ -364,6 +371,7 @@ async def open_machine(
         strict=strict,
         limiter=limiter,
         new_id=new_id,
+        new_token=new_token,
         random=random,
     )
     failure: BaseException | None = None

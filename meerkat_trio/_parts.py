@@ -43,6 +43,8 @@ class SessionSettings:
     """Where jitter comes from."""
     new_id: Callable[[], str]
     """Where ids come from."""
+    new_token: Callable[[], str]
+    """Makes bootstrap tokens."""
     strict: bool
     """Whether a fault is raised instead of stopping the session."""
 

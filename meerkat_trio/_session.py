@@ -13,6 +13,7 @@ from ._correspondence import Correspondence
 from ._exceptions import DrainNotStarted, SessionEnded
 from ._executor import Run
 from ._messages import LOCAL_PEER_ID, Envelope
+from ._peers import TrustCalls
 from ._reports import DrainSnapshot, IngressResult, IngressUpdate, SessionStatistics
 from .abc import NO_LANES, CommsRuntime
 from .authority import (
@@ -48,7 +49,7 @@ T = TypeVar("T")
 
 
 @final
-class Session(Correspondence):
+class Session(Correspondence, TrustCalls):
     """One agent session. Made by `MeerkatMachine.register`.
 
     Calls that change something commit at once, without a checkpoint: a cancelled caller leaves either the whole
@@ -57,10 +58,10 @@ class Session(Correspondence):
     handler makes in a thread and brings back with an explicit ``trio_token`` runs outside of the session: it does join.
     """
 
-    __slots__ = ("_new_id", "_tasks")
+    __slots__ = ("_new_id",)
 
     def __init__(self, tasks: SessionTasks, new_id: Callable[[], str]) -> None:
-        self._tasks = tasks
+        super().__init__(tasks)
         self._new_id = new_id
 
     # --- reads --------------------------------------------------------------------------------------
@@ -356,8 +357,10 @@ class Session(Correspondence):
         stopped = _stopped_generation(tasks)
         tasks.commit(steps)
         if isinstance(tasks.state.ingress, Unattached):
-            # The next owner starts afresh: what this transport still holds is its own.
+            # The next owner starts afresh: what this transport still holds is its own, edges too.
             tasks.bound_comms = None
+            tasks.reconcile_trust()
+            tasks.waiters.ask()
         return await self.join_drain(stopped)
 
     async def stop_drain(self) -> DrainExit | None:
@@ -537,22 +540,11 @@ class Session(Correspondence):
             return None
         return await tasks.waiters.wait(outcome)
 
-    def _require_living(self, *, waiting: bool = False) -> None:
-        tasks = self._tasks
-        if tasks.is_over or tasks.state.session.ending is not None:
-            if waiting and tasks.shutting_down:
-                raise trio.ClosedResourceError("the machine closed meanwhile")
-            raise SessionEnded(self.id)
-
     def _require_admission(self, envelope: Envelope, *, waiting: bool = False) -> None:
         self._require_living(waiting=waiting)
         if not self._tasks.state.takes_work:
             refused = authority.Admit(EnvelopeKind.MESSAGE, envelope.sender, AdmissionTrust.LOCAL)
             raise authority.TransitionRejected(self.phase, refused, "phase")
-
-    def _require_not_ended(self) -> None:
-        if self._tasks.has_ended:
-            raise SessionEnded(self.id)
 
 
 SessionRun: TypeAlias = "Run[Session]"

@@ -20,6 +20,7 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 
 from . import authority
@@ -31,6 +32,7 @@ from ._executor import Executor, WorkQueue
 from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._requests import Requests
+from ._trust_task import TrustTask
 from ._waiters import Waiters
 from .authority import (
     AdmissionClass,
@@ -104,6 +106,7 @@ class SessionTasks:
         "settings",
         "shutting_down",
         "subscriptions",
+        "trust_task",
         "waiters",
     )
 
@@ -132,6 +135,7 @@ class SessionTasks:
         self.executor: Executor | None = None
         self.drain: DrainTask = DrainTask(self, serving)
         self.bound_comms: CommsRuntime | None = None
+        self.trust_task: TrustTask | None = None
         self.room_scope: trio.CancelScope | None = None
         self.end: SessionEnd | None = None
         self.error: BaseException | None = None
@@ -240,11 +244,32 @@ class SessionTasks:
             case (
                 authority.TrustEdgesChanged()
                 | authority.LocalEndpointChanged()
-                | authority.PeerProjectionChanged()
                 | authority.CommsTrustReconcileRequested()
-                | authority.RevokeEdges()
             ):
-                pass  # the state holds what is owed; nothing here stores edges yet
+                self.reconcile_trust()
+            case authority.PeerProjectionChanged():
+                pass  # for those who watch; the request to reconcile comes with it
+            case authority.RevokeEdges():
+                if self.bound_comms is not None:
+                    self._have_trust_task().revoke(step.before)
+
+    # --- trust --------------------------------------------------------------------------------------
+
+    def reconcile_trust(self) -> None:
+        """Bring the trust store to the newest desired set; with no comms runtime, end what is under way."""
+        if self.bound_comms is not None:
+            self._have_trust_task().request()
+        elif self.trust_task is not None:
+            self.trust_task.request()
+
+    def show_trust(self) -> Awaitable[None]:
+        """Make one pass over the store of the comms runtime that is about to be served."""
+        return self._have_trust_task().show()
+
+    def _have_trust_task(self) -> TrustTask:
+        if self.trust_task is None:
+            self.trust_task = TrustTask(self)
+        return self.trust_task
 
     # --- the session's own task ---------------------------------------------------------------------
 
@@ -373,10 +398,13 @@ class SessionTasks:
         self.nursery = None
         self._task = None
         self.is_over = True
+        trust_task, self.trust_task = self.trust_task, None
         self._tell_to_end("the session's task has ended")
         if self.end is None:
             _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
             self._finish(Ending.STOP)
+        if trust_task is not None and trust_task.left and self.end is not None:
+            self.end = attrs.evolve(self.end, edges_left=trust_task.left)
         self.on_over(self)
         self.waiters.close(lambda: trio.ClosedResourceError("the session ended meanwhile"))
 
@@ -406,6 +434,8 @@ class SessionTasks:
         self.bound_comms = None
         if self.requests is not None:
             self.requests.end(tuple(message for message, _ in work), trio.current_time() + self.settings.grace)
+        if self.trust_task is not None:
+            self.trust_task.stop()
         self._wake()
         _logger.debug("session %s: ended by %s", session_id, cause.value)
         if self.is_over:
@@ -435,6 +465,8 @@ class SessionTasks:
         if self.bound_comms is None:
             raise RuntimeError("a drain was rebound without a comms runtime")
         self.counts.rebinds += 1
+        if self.trust_task is not None:
+            self.trust_task.request()
         old = self.drain.swap(generation, self.bound_comms)
         _logger.debug("session %s: drain %d replaces %d", self.state.session.session_id, generation, old)
         self._reroute(self.bound_comms)

@@ -9,7 +9,16 @@ from typing import Final
 
 import trio
 
-from meerkat_trio import CommsDrainMode, ReceiptStatus, ResponseStatus, Session, SessionRun, TrustSource, open_machine
+from meerkat_trio import (
+    CommsDrainMode,
+    ReceiptStatus,
+    ResponseStatus,
+    Session,
+    SessionRun,
+    TrustSource,
+    Unbound,
+    open_machine,
+)
 from meerkat_trio._drain import BATCH
 from meerkat_trio.testing import Exploration
 
@@ -24,6 +33,9 @@ SOURCE: Final = tuple(
         "_machine",
         "_session",
         "_tasks",
+        "_peers",
+        "_reconcile",
+        "_trust_task",
         "_drain_task",
         "_drain",
         "_executor",
@@ -167,6 +179,41 @@ async def send_to_peer(stage: Stage) -> None:
                 stage.said.append((peer, body, await stage.session.send(peer.peer_id, body)))
 
 
+async def wire(stage: Stage) -> None:
+    peer = stage.fragile()
+    await stage.session.add_direct_peer(peer)
+    stage.declare()
+    await stage.session.remove_direct_peer(peer.peer_id)
+
+
+async def overlay(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        await session.apply_mob_overlay(session._tasks.state.peers.overlay_epoch + 1, [stage.fragile()])
+
+
+async def rotate(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        supervise = session.bind_supervisor if isinstance(session.supervisor, Unbound) else session.authorize_supervisor
+        supervise(stage.fragile(), epoch=session._tasks.state.supervisor.epoch_floor + 1)
+        await session.wait_supervisor_settled()
+
+
+async def bind_and_revoke(stage: Stage) -> None:
+    session = stage.session
+    supervisor, epoch = stage.fragile(), session._tasks.state.supervisor.epoch_floor + 1
+    session.bind_supervisor(supervisor, epoch=epoch, bootstrap_token=session.issue_bootstrap_token())
+    await trio.lowlevel.checkpoint()
+    session.revoke_supervisor(supervisor.peer_id, epoch=epoch)
+    await session.wait_supervisor_settled()
+
+
+async def local_endpoint(stage: Stage) -> None:
+    await stage.session.publish_local_endpoint(stage.fragile())
+    await stage.session.clear_local_endpoint()
+
+
 CALLS: Final[dict[str, Call]] = {
     "rebind": rebind,
     "promote": promote,
@@ -195,6 +242,11 @@ CALLS: Final[dict[str, Call]] = {
     "register": register_another,
     "set_silent_intents": lambda stage: stage.session.set_silent_intents(["x"]),
     "watch": watch,
+    "wire": wire,
+    "overlay": overlay,
+    "rotate": rotate,
+    "bind and revoke": bind_and_revoke,
+    "local endpoint": local_endpoint,
 }
 
 MEETING: Final = (
@@ -223,6 +275,19 @@ MEETING: Final = (
     ("reply", "destroy"),
     ("reply", "give up"),
     ("send to peer", "stop"),
+    ("rebind", "wire"),
+    ("rebind", "rotate"),
+    ("promote and rebind", "rotate"),
+    ("detach", "wire"),
+    ("stop and attach", "rotate"),
+    ("unregister", "wire"),
+    ("destroy", "rotate"),
+    ("stop and revive", "wire"),
+    ("wire", "wire"),
+    ("overlay", "overlay"),
+    ("wire", "overlay"),
+    ("rotate", "rotate"),
+    ("rotate", "bind and revoke"),
 )
 """Pairs that act on the same thing."""
 

@@ -20,6 +20,8 @@ from meerkat_trio import (
     MeerkatError,
     MeerkatMachine,
     MemoryComms,
+    PeerEndpoint,
+    PeerId,
     Receipt,
     ReceiptStatus,
     ResponseStatus,
@@ -28,8 +30,10 @@ from meerkat_trio import (
     TrustSource,
     open_machine,
 )
+from meerkat_trio._trust_task import desired_edges
 from meerkat_trio.testing import Exploration
 
+from ..authority.cast import endpoint as endpoint_of
 from ..rig import Rig
 
 __all__ = ["REFUSALS", "SENT", "Call", "Crashes", "Scenario", "Stage", "wait"]
@@ -42,9 +46,27 @@ Scenario = Callable[[Exploration], Awaitable[None]]
 
 
 class Crashes(MemoryComms):
-    """A transport whose claim fails as often as it is told to."""
+    """A transport whose claim fails as often as it is told to, and whose trust store fails as the explorer chooses."""
 
     crashes = 0
+    x: Exploration | None = None
+    mishaps = 0
+    """How many calls of the trust store may still fail."""
+
+    def _may_fail(self) -> None:
+        if self.mishaps and self.x is not None and self.x.choose(2):
+            self.mishaps -= 1
+            raise OSError("the trust store failed")
+
+    async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
+        await super().add_trusted_peer(endpoint, source)
+        # It may have happened all the same.
+        self._may_fail()
+
+    async def remove_trusted_peer(self, peer_id: PeerId, source: TrustSource) -> bool:
+        await trio.lowlevel.checkpoint()
+        self._may_fail()
+        return await super().remove_trusted_peer(peer_id, source)
 
     async def claim(self, **options: Any) -> Any:
         if self.crashes:
@@ -77,6 +99,7 @@ class Stage:
     """Messages of the session to peers."""
     heard: list[tuple[MemoryComms, int]] = attrs.Factory(list)
     """Those that arrived."""
+    named: int = 0
 
     @classmethod
     async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
@@ -112,6 +135,7 @@ class Stage:
                     if wait in calls:
                         await stage.refusable(lambda stage: stage.session.stop_drain())
             stage.agree()
+            await stage.rest()
         stage.agree()
         stage.settle_requests()
         stage.balance()
@@ -215,10 +239,37 @@ class Stage:
                 }
             assert tasks.state.requests.inbound == owed
             assert {*tasks.state.requests.outbound} == {*tasks.requests._pending}
+        assert children <= 1 + tasks.drain.is_respawning + (tasks.trust_task is not None)
+        assert region.phase is not CommsDrainPhase.STARTING or children >= 1
         if tasks.is_over:
             assert tasks.state.session.ended in set(Ending)
             assert tasks.executor is None
             assert tasks._task is None
+
+    async def rest(self) -> None:
+        """Wait until nothing is tried again any more; check that the trust store shows what the authority wants."""
+        tasks = self.session._tasks
+        for _ in range(10):
+            if tasks.trust_task is None:
+                break
+            await trio.sleep(1)
+        if tasks.is_over or tasks.state.session.ending is not None or tasks.bound_comms is None:
+            return
+        assert isinstance(tasks.bound_comms, Crashes)
+        stored = tasks.bound_comms._trust.snapshot()
+        shown = {edge: endpoint for edge, endpoint in stored.items() if edge[1] is not TrustSource.MANUAL}
+        # With no drain that serves it, another instance is brought up to date when there is one.
+        if tasks.state.drain.live:
+            assert shown == desired_edges(tasks.state)
+            assert not tasks.state.supervisor.obligations
+            assert tasks.trust_task is None
+
+    def fragile(self) -> PeerEndpoint:
+        """Let the trust stores fail from now on, twice each; return a peer that nobody else has named."""
+        self.named += 1
+        for comms in (self.comms, self.spare):
+            comms.x, comms.mishaps = self.x, 2
+        return endpoint_of(100 + self.named)
 
     def balance(self) -> None:
         """Check that what was accepted is handled, handed back, still in a transport, or its sender was told: once."""
