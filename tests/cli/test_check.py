@@ -8,7 +8,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -334,18 +333,38 @@ def test_an_interruption_that_got_lost_is_heeded_all_the_same(monkeypatch: pytes
 COMMAND = (sys.executable, "-m", "meerkat_trio.cli", "check")
 
 
+TOLD = """
+first = True
+
+
+async def told(x):
+    global first
+    if first:
+        first = False
+        open({path!r}, "w").close()
+    await long(x)
+"""
+
+
+@pytest.fixture
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Whoever ignores it, as under nohup, has children that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening_to_ctrl_c")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_ctrl_c_is_one_line_and_status_130(folder: Path, workers: str) -> None:
     begun = folder / "begun"
-    (folder / "told.py").write_text(f"{SCENARIOS}\nopen({str(begun)!r}, 'w').close()\n")
-    command = [*COMMAND, "told.py:long", "--budget", "60", "--workers", workers]
+    os.mkfifo(begun)
+    (folder / "told.py").write_text(SCENARIOS + TOLD.format(path=str(begun)))
+    command = [*COMMAND, "told.py:told", "--budget", "60", "--workers", workers]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as running:
-        while not begun.exists():
-            assert running.poll() is None
-            time.sleep(0.01)
-        time.sleep(0.5)
+        begun.read_text()
         os.killpg(running.pid, signal.SIGINT)
         out, err = running.communicate(timeout=60)
     said = [line for line in err.splitlines() if not line.startswith("printed")]
