@@ -246,7 +246,7 @@ class ReconcileError(MeerkatError):
         self.cause = cause
         self.peer_id = peer_id
         self.source = source
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
     def __str__(self) -> str:
         edge = "" if self.peer_id is None else f" the {self.source} edge of {self.peer_id}"
