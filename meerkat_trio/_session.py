@@ -263,10 +263,11 @@ class Session(Correspondence, TrustCalls):
         waited = False
         while True:
             self._require_living(waiting=waited)
-            tasks.rehearse(request)
             drain = tasks.state.drain
             if not drain.live or drain.stopping is None:
                 break
+            # What would be refused is refused at once, not after the wait.
+            tasks.rehearse(request)
             waited = True
             leaving = drain.generation
             await self._wait_left(leaving)
