@@ -222,8 +222,8 @@ class Stage:
             assert tasks.binding.generation == region.generation
         children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
         children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
-        assert children <= 1 + tasks.drain.is_respawning
-        assert region.phase is not CommsDrainPhase.STARTING or children == 1
+        assert children <= 1 + tasks.drain.is_respawning + (tasks.trust_task is not None)
+        assert region.phase is not CommsDrainPhase.STARTING or children >= 1
         if tasks.requests is not None and tasks.state.session.ended is None:
             owed = {
                 (held.message.sender, held.message.correlation)
@@ -239,8 +239,6 @@ class Stage:
                 }
             assert tasks.state.requests.inbound == owed
             assert {*tasks.state.requests.outbound} == {*tasks.requests._pending}
-        assert children <= 1 + tasks.drain.is_respawning + (tasks.trust_task is not None)
-        assert region.phase is not CommsDrainPhase.STARTING or children >= 1
         if tasks.is_over:
             assert tasks.state.session.ended in set(Ending)
             assert tasks.executor is None
