@@ -48,6 +48,9 @@ class DrainHost(Intake, Protocol):
     def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task that lives no longer than the session."""
 
+    def show_trust(self) -> Awaitable[None]:
+        """Make one pass over the trust store of what is about to be served."""
+
     def contain(self, error: Exception) -> None:
         """Stop the session because of a fault of ours."""
 
@@ -122,7 +125,7 @@ class DrainTask:
                 ending, error = DrainEnding.CANCELLED, None
                 try:
                     with binding.scope:
-                        await trio.lowlevel.checkpoint_if_cancelled()
+                        await self._prepare()
                         ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise
@@ -154,6 +157,11 @@ class DrainTask:
             if fatal:
                 # The machine goes down with it; told first, the handlers that run keep their grace.
                 host.on_fatal()
+
+    async def _prepare(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._host.state.may_have_edges:
+            await self._host.show_trust()
 
     def _failed(self, binding: Binding, failure: BaseException) -> BaseException:
         session_id = self._host.state.session.session_id

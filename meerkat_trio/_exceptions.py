@@ -8,26 +8,48 @@
      ├─ SessionExists           that id is registered already
      ├─ SessionNotRegistered    no such session here
      ├─ SessionEnded            the session is ending or has ended
-     └─ DrainNotStarted         the drain ended before it served
+     ├─ DrainNotStarted         the drain ended before it served
+     ├─ CommsNotAttached        no comms runtime is attached to speak through
+     ├─ PeerNotTrusted          the session does not know that peer
+     ├─ RequestFailed           the peer answered FAILED
+     ├─ RequestDropped          the peer never let the request in
+     ├─ RequestAnswered         that request has its answer already
+     ├─ NotARequest             a message that asks for nothing cannot be answered
+     ├─ BootstrapTokenRefused   the token is not the one that was issued, or it was used
+     └─ ReconcileError          the trust store does not show a change yet; it stands and is tried again
+         ├─ AddTrustFailed          an edge could not be stored
+         ├─ RemoveTrustFailed       an edge could not be removed
+         └─ TrustSnapshotUnavailable  the store could not be read
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .authority import InvariantViolated, MeerkatError, TransitionRejected
 
 if TYPE_CHECKING:
-    from .authority import DrainExit, SessionId
+    from .authority import DrainExit, DropReason, EnvelopeKind, MessageId, PeerId, SessionId
 
 __all__ = [
+    "AddTrustFailed",
+    "BootstrapTokenRefused",
+    "CommsNotAttached",
     "DrainNotStarted",
     "InvariantViolated",
     "MeerkatError",
+    "NotARequest",
+    "PeerNotTrusted",
+    "ReconcileError",
+    "RemoveTrustFailed",
+    "RequestAnswered",
+    "RequestDropped",
+    "RequestFailed",
     "SessionEnded",
     "SessionExists",
     "SessionNotRegistered",
     "TransitionRejected",
+    "TrustSnapshotUnavailable",
 ]
 
 
@@ -84,3 +106,166 @@ class DrainNotStarted(MeerkatError):
     def __str__(self) -> str:
         error = f": {self.exit.error!r}" if self.exit.error is not None else ""
         return f"drain {self.exit.generation} ended before it served ({self.exit.reason.value}){error}"
+
+
+class CommsNotAttached(_SessionError):
+    """The session has no comms runtime to speak through.
+
+    Attributes:
+        session_id: the session.
+    """
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} has no comms runtime attached; call attach_ingress first"
+
+
+class PeerNotTrusted(MeerkatError):
+    """The session does not know the peer it was to speak to.
+
+    Attributes:
+        session_id: the session.
+        peer_id: the peer.
+    """
+
+    def __init__(self, session_id: SessionId, peer_id: PeerId) -> None:
+        super().__init__(session_id, peer_id)
+        self.session_id = session_id
+        self.peer_id = peer_id
+
+    def __str__(self) -> str:
+        return (
+            f"session {self.session_id!r} does not trust peer {self.peer_id}: "
+            "it is none of its peers and not in the trust store by hand"
+        )
+
+
+class _RequestError(MeerkatError):
+    def __init__(self, peer_id: PeerId, intent: str, said: object) -> None:
+        super().__init__(peer_id, intent, said)
+        self.peer_id = peer_id
+        self.intent = intent
+
+
+class RequestFailed(_RequestError):
+    """The peer answered a request with FAILED.
+
+    Attributes:
+        peer_id: the peer that was asked.
+        intent: what it was asked for.
+        body: what it said.
+    """
+
+    def __init__(self, peer_id: PeerId, intent: str, body: Any) -> None:
+        super().__init__(peer_id, intent, body)
+        self.body = body
+
+    def __str__(self) -> str:
+        return f"request {self.intent!r} to peer {self.peer_id} failed there: {self.body!r}"
+
+
+class RequestDropped(_RequestError):
+    """The peer's side never let a request in, so nobody will answer it.
+
+    Attributes:
+        peer_id: the peer that was asked.
+        intent: what it was asked for.
+        reason: why, as the receipt has it.
+    """
+
+    def __init__(self, peer_id: PeerId, intent: str, reason: DropReason | None) -> None:
+        super().__init__(peer_id, intent, reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        why = "no reason given" if self.reason is None else self.reason.value
+        return f"request {self.intent!r} to peer {self.peer_id} was not admitted there ({why})"
+
+
+class RequestAnswered(MeerkatError):
+    """A request was to be answered that is over: COMPLETED or FAILED was said, or its handler has returned.
+
+    Attributes:
+        message_id: the request.
+        peer_id: who asked.
+    """
+
+    def __init__(self, message_id: MessageId, peer_id: PeerId) -> None:
+        super().__init__(message_id, peer_id)
+        self.message_id = message_id
+        self.peer_id = peer_id
+
+    def __str__(self) -> str:
+        return f"request {self.message_id!r} of peer {self.peer_id} is answered already; COMPLETED or FAILED ends it"
+
+
+class NotARequest(MeerkatError):
+    """An answer was to be given to a message that asks for nothing.
+
+    Attributes:
+        message_id: the message.
+        kind: what it is.
+    """
+
+    def __init__(self, message_id: MessageId, kind: EnvelopeKind) -> None:
+        super().__init__(message_id, kind)
+        self.message_id = message_id
+        self.kind = kind
+
+    def __str__(self) -> str:
+        return f"message {self.message_id!r} is a {self.kind.value}, not a request; use send to write back"
+
+
+class BootstrapTokenRefused(_SessionError):
+    """The bootstrap token is not the one that was issued last, or it was used.
+
+    Attributes:
+        session_id: the session.
+    """
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} does not take this bootstrap token; issue a new one"
+
+
+class ReconcileError(MeerkatError):
+    """A trust store does not show a change. The change stands, and the session tries again by itself.
+
+    Attributes:
+        runtime_id: the logical id of the comms runtime whose store it is.
+        cause: what the store raised; a `trio.TooSlowError` if it did not answer in time.
+        peer_id: whose edge; None if the store could not even be read.
+        source: on whose word the edge stands, as in `TrustSource`; None with ``peer_id``.
+    """
+
+    _what = "does not show what it should"
+
+    def __init__(
+        self, runtime_id: str, cause: BaseException, peer_id: PeerId | None = None, source: str | None = None
+    ) -> None:
+        super().__init__(runtime_id, cause, peer_id, source)
+        self.runtime_id = runtime_id
+        self.cause = cause
+        self.peer_id = peer_id
+        self.source = source
+        self.__cause__: BaseException | None = cause
+
+    def __str__(self) -> str:
+        edge = "" if self.peer_id is None else f" the {self.source} edge of {self.peer_id}"
+        return f"the trust store of {self.runtime_id!r} {self._what}{edge}, and is tried again: {self.cause!r}"
+
+
+class AddTrustFailed(ReconcileError):
+    """An edge could not be stored."""
+
+    _what = "did not store"
+
+
+class RemoveTrustFailed(ReconcileError):
+    """An edge could not be removed."""
+
+    _what = "did not remove"
+
+
+class TrustSnapshotUnavailable(ReconcileError):
+    """The store could not be read, so nothing was changed."""
+
+    _what = "cannot be read"

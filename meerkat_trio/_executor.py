@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Generic, Protocol, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, final
 
 import trio
 
@@ -18,13 +18,23 @@ from ._drain import BATCH
 from .authority import RunOutcome
 
 if TYPE_CHECKING:
-    from ._messages import Envelope
+    from ._messages import Envelope, Receipt
     from ._policy import Backoff, Random
-    from .authority import AdmissionClass, RunId
+    from .authority import AdmissionClass, PeerId, ResponseStatus, RunId
 
 __all__ = ["Executor", "Run", "WorkQueue"]
 
-S = TypeVar("S")
+S = TypeVar("S", bound="Correspondent")
+
+
+class Correspondent(Protocol):
+    """What a session has to be for its runs."""
+
+    def send(self, peer_id: PeerId, body: Any) -> Awaitable[Receipt]:
+        """Send a message to a peer."""
+
+    def reply_to(self, message: Envelope, status: ResponseStatus, result: Any = None) -> Awaitable[None]:
+        """Answer a request."""
 
 
 @final
@@ -47,6 +57,31 @@ class Run(Generic[S]):
         self.message = message
         self.attempt = attempt
         self.admission = admission
+
+    async def reply(self, status: ResponseStatus, result: Any = None) -> None:
+        """Answer the request that is being handled: ACCEPTED as often as it goes on, then COMPLETED or FAILED once.
+
+        A request that its handler leaves unanswered is answered COMPLETED when the handler returns, with no body, and
+        FAILED with the cause when it is given up. The reply goes out by itself, over the way on which the request came,
+        also after a rebind, a detach or a loss of trust; nothing here waits for the peer.
+
+        Raises:
+            NotARequest: the message asks for nothing.
+            RequestAnswered: COMPLETED or FAILED was said before, by an earlier attempt maybe, or the handler has
+                returned.
+            TypeError: ``status`` is no `ResponseStatus`.
+
+        **Cancellation:** cancelled, nothing was said; returned, the reply is on its way and will be sent once. It
+        stands, also if the attempt then fails.
+        """
+        await self.session.reply_to(self.message, status, result)
+
+    async def send(self, peer_id: PeerId, body: Any) -> Receipt:
+        """Send a message to a peer, as `Session.send` does, with the same errors.
+
+        **Cancellation:** as `Session.send`.
+        """
+        return await self.session.send(peer_id, body)
 
     def __repr__(self) -> str:
         return f"<Run {self.message.id!r} attempt {self.attempt}>"
@@ -155,9 +190,9 @@ class Executor:
     def __init__(
         self,
         host: ExecutorHost,
-        session: object,
+        session: Any,
         queue: WorkQueue,
-        handler: Handler[object],
+        handler: Handler[Any],
         *,
         max_attempts: int,
         backoff: Backoff,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random as _random
+import secrets
 import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, final
@@ -53,12 +54,14 @@ class MeerkatMachine:
         "_grace",
         "_limiter",
         "_new_id",
+        "_new_token",
         "_random",
         "_respawn",
         "_root",
         "_root_scope",
         "_serving",
         "_sessions",
+        "_settings",
         "_strict",
         "_subscriptions",
     )
@@ -71,6 +74,7 @@ class MeerkatMachine:
         strict: bool,
         limiter: trio.CapacityLimiter | None,
         new_id: Callable[[], str],
+        new_token: Callable[[], str],
         random: Random,
     ) -> None:
         self._respawn = respawn
@@ -78,12 +82,14 @@ class MeerkatMachine:
         self._strict = strict
         self._limiter = limiter
         self._new_id = new_id
+        self._new_token = new_token
         self._random = random
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
         self._floors: dict[SessionId, Counters] = {}
         self._serving: dict[int, DrainTask] = {}
         self._subscriptions: list[StepStream] = []
+        self._settings: SessionSettings | None = None
         self._root: trio.Nursery | None = None
         self._root_scope = trio.CancelScope(shield=True)
         self._closed = False
@@ -99,6 +105,7 @@ class MeerkatMachine:
         max_attempts: int = 5,
         abandoned_limit: int = 1000,
         retry_backoff: Backoff = _RETRY_BACKOFF,
+        outbox: int = 64,
     ) -> Session:
         """Register a session, or revive one that was stopped (SPEC 4).
 
@@ -110,6 +117,7 @@ class MeerkatMachine:
             max_attempts: attempts per message before it is abandoned; 1 or more.
             abandoned_limit: abandoned messages kept, the oldest are forgotten first; 1 or more.
             retry_backoff: the wait between the attempts for one message.
+            outbox: replies that wait for one peer, at the most; 1 or more.
 
         Raises:
             SessionExists: the id is registered and was not stopped.
@@ -125,6 +133,7 @@ class MeerkatMachine:
             ("work_queue", work_queue),
             ("max_attempts", max_attempts),
             ("abandoned_limit", abandoned_limit),
+            ("outbox", outbox),
         ):
             if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
                 raise ValueError(f"{name}: 1 or more is needed, not {bound!r}")
@@ -142,9 +151,16 @@ class MeerkatMachine:
             respawn=self._respawn,
             grace=self._grace,
             limiter=self._limiter,
+            outbox=outbox,
             random=self._random,
+            new_id=self._new_id,
+            new_token=self._new_token,
             strict=self._strict,
         )
+        if settings == self._settings:
+            # Sessions that are run alike share what says so: thousands of them may idle.
+            settings = self._settings
+        self._settings = settings
         session = self._enter(root, session_id, settings, executor)
         await trio.lowlevel.cancel_shielded_checkpoint()
         return session
@@ -316,6 +332,7 @@ async def open_machine(
     strict: bool = False,
     limiter: trio.CapacityLimiter | None = None,
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    new_token: Callable[[], str] = secrets.token_urlsafe,
     random: Random = _random.random,
 ) -> AsyncGenerator[MeerkatMachine, None]:
     """Open a machine for the length of an ``async with`` block (SPEC 4).
@@ -329,6 +346,7 @@ async def open_machine(
         strict: raise a fault inside a session instead of stopping that session alone.
         limiter: bounds the handlers that run at once, over all sessions.
         new_id: makes the ids that are minted here.
+        new_token: makes bootstrap tokens; each must be new and cannot be guessed.
         random: numbers in [0, 1) for the jitter of waits.
 
     Raises:
@@ -344,7 +362,7 @@ async def open_machine(
         raise TypeError(f"respawn: a RespawnPolicy is needed, not {respawn!r}")
     if not isinstance(limiter, trio.CapacityLimiter | None):
         raise TypeError(f"limiter: a trio.CapacityLimiter is needed, not {limiter!r}")
-    for name, function in (("new_id", new_id), ("random", random)):
+    for name, function in (("new_id", new_id), ("new_token", new_token), ("random", random)):
         if not callable(function):
             raise TypeError(f"{name}: a function is needed, not {function!r}")
     machine = MeerkatMachine(
@@ -353,6 +371,7 @@ async def open_machine(
         strict=strict,
         limiter=limiter,
         new_id=new_id,
+        new_token=new_token,
         random=random,
     )
     failure: BaseException | None = None

@@ -10,7 +10,7 @@ import trio
 from attrs import field, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from ._policy import Backoff, Random, RespawnPolicy
     from .abc import CommsRuntime
@@ -37,8 +37,14 @@ class SessionSettings:
     """Seconds a running handler gets when the session ends."""
     limiter: trio.CapacityLimiter | None
     """Bounds the handlers that run at once, machine-wide."""
+    outbox: int
+    """Replies that wait for one peer, at the most."""
     random: Random
     """Where jitter comes from."""
+    new_id: Callable[[], str]
+    """Where ids come from."""
+    new_token: Callable[[], str]
+    """Makes bootstrap tokens."""
     strict: bool
     """Whether a fault is raised instead of stopping the session."""
 

@@ -7,15 +7,18 @@ from enum import Enum
 
 from attrs import field, frozen
 
-from ._messages import Envelope
+from ._exceptions import ReconcileError
+from ._messages import Envelope, TrustSource
 from .authority import (
     CommsDrainMode,
     CommsDrainPhase,
     DrainExit,
     DropReason,
     Ending,
+    PeerId,
     SessionId,
     SessionPhase,
+    SupervisorBinding,
 )
 
 __all__ = [
@@ -25,8 +28,10 @@ __all__ = [
     "IngressResult",
     "IngressUpdate",
     "MachineStatistics",
+    "ReconcileReport",
     "SessionEnd",
     "SessionStatistics",
+    "SupervisorReport",
 ]
 
 
@@ -72,6 +77,28 @@ class IngressUpdate:
 
 
 @frozen(kw_only=True)
+class ReconcileReport:
+    """What a change of the peers came to."""
+
+    epoch: int
+    """The epoch of the peers that the trust store shows; at least that of the change."""
+    deferred: bool = False
+    """Whether nothing was stored, because no comms runtime is attached; attaching one brings its store up to date."""
+    failed: tuple[ReconcileError, ...] = field(default=(), eq=False)
+    """Edges of other changes that the store does not show yet; they are tried again."""
+
+
+@frozen(kw_only=True)
+class SupervisorReport:
+    """How the supervisor's edges stand."""
+
+    supervisor: SupervisorBinding
+    """The supervisor in force."""
+    deferred: bool = False
+    """Whether something is owed still, because no comms runtime is attached."""
+
+
+@frozen(kw_only=True)
 class SessionEnd:
     """How a session ended."""
 
@@ -83,6 +110,8 @@ class SessionEnd:
     """The fault that ended it, if one did."""
     unfinished: tuple[Envelope, ...] = ()
     """What was admitted and not handled, in order; the same is in `Session.abandoned`."""
+    edges_left: tuple[tuple[PeerId, TrustSource], ...] = ()
+    """Trust edges of the session's own sources that could not be removed; after a stop they stay, and are not named."""
 
 
 @frozen(kw_only=True)
@@ -101,7 +130,7 @@ class DrainSnapshot:
 
 @frozen(kw_only=True)
 class SessionStatistics:
-    """A session's counters at one moment; all but ``queued`` count from its registration on."""
+    """A session's counters at one moment; all but ``queued`` and ``replies_waiting`` count from its registration on."""
 
     phase: SessionPhase
     """The session's phase."""
@@ -125,6 +154,10 @@ class SessionStatistics:
     """Times the drain moved to another instance."""
     respawns: int
     """Times a failed drain was started again by policy."""
+    replies_waiting: int
+    """Replies to requests that are not out yet."""
+    replies_given_up: int
+    """Replies to requests that have failed for good."""
 
 
 @frozen(kw_only=True)

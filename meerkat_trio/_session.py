@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 import trio
 
 from . import authority
+from ._correspondence import Correspondence
 from ._exceptions import DrainNotStarted, SessionEnded
 from ._executor import Run
 from ._messages import LOCAL_PEER_ID, Envelope
+from ._peers import TrustCalls
 from ._reports import DrainSnapshot, IngressResult, IngressUpdate, SessionStatistics
 from .abc import NO_LANES, CommsRuntime
 from .authority import (
@@ -47,7 +49,7 @@ T = TypeVar("T")
 
 
 @final
-class Session:
+class Session(Correspondence, TrustCalls):
     """One agent session. Made by `MeerkatMachine.register`.
 
     Calls that change something commit at once, without a checkpoint: a cancelled caller leaves either the whole
@@ -56,10 +58,10 @@ class Session:
     handler makes in a thread and brings back with an explicit ``trio_token`` runs outside of the session: it does join.
     """
 
-    __slots__ = ("_new_id", "_tasks")
+    __slots__ = ("_new_id",)
 
     def __init__(self, tasks: SessionTasks, new_id: Callable[[], str]) -> None:
-        self._tasks = tasks
+        super().__init__(tasks)
         self._new_id = new_id
 
     # --- reads --------------------------------------------------------------------------------------
@@ -126,6 +128,8 @@ class Session:
             dropped=dict(counts.dropped or {}),
             rebinds=counts.rebinds,
             respawns=counts.respawns,
+            replies_waiting=0 if tasks.requests is None else len(tasks.requests.outbox),
+            replies_given_up=0 if tasks.requests is None else tasks.requests.given_up,
         )
 
     def __repr__(self) -> str:
@@ -259,10 +263,11 @@ class Session:
         waited = False
         while True:
             self._require_living(waiting=waited)
-            tasks.rehearse(request)
             drain = tasks.state.drain
             if not drain.live or drain.stopping is None:
                 break
+            # What would be refused is refused at once, not after the wait.
+            tasks.rehearse(request)
             waited = True
             leaving = drain.generation
             await self._wait_left(leaving)
@@ -353,8 +358,10 @@ class Session:
         stopped = _stopped_generation(tasks)
         tasks.commit(steps)
         if isinstance(tasks.state.ingress, Unattached):
-            # The next owner starts afresh: what this transport still holds is its own.
+            # The next owner starts afresh: what this transport still holds is its own, edges too.
             tasks.bound_comms = None
+            tasks.reconcile_trust()
+            tasks.waiters.ask()
         return await self.join_drain(stopped)
 
     async def stop_drain(self) -> DrainExit | None:
@@ -534,22 +541,11 @@ class Session:
             return None
         return await tasks.waiters.wait(outcome)
 
-    def _require_living(self, *, waiting: bool = False) -> None:
-        tasks = self._tasks
-        if tasks.is_over or tasks.state.session.ending is not None:
-            if waiting and tasks.shutting_down:
-                raise trio.ClosedResourceError("the machine closed meanwhile")
-            raise SessionEnded(self.id)
-
     def _require_admission(self, envelope: Envelope, *, waiting: bool = False) -> None:
         self._require_living(waiting=waiting)
         if not self._tasks.state.takes_work:
             refused = authority.Admit(EnvelopeKind.MESSAGE, envelope.sender, AdmissionTrust.LOCAL)
             raise authority.TransitionRejected(self.phase, refused, "phase")
-
-    def _require_not_ended(self) -> None:
-        if self._tasks.has_ended:
-            raise SessionEnded(self.id)
 
 
 SessionRun: TypeAlias = "Run[Session]"

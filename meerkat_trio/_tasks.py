@@ -20,15 +20,19 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, final
 
+import attrs
 import trio
 
 from . import authority
 from ._cancelled import is_being_cancelled, is_own_cancellation
 from ._drain import Verdict
 from ._drain_task import DrainTask
+from ._exceptions import SessionEnded
 from ._executor import Executor, WorkQueue
 from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
+from ._requests import Requests
+from ._trust_task import TrustTask
 from ._waiters import Waiters
 from .authority import (
     AdmissionClass,
@@ -62,19 +66,15 @@ _NONE: Final = AdmissionTrust.NONE
 _DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
+_MESSAGE: Final = AdmissionClass.ACTIONABLE_MESSAGE
 
 __all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
 _executor_logger: Final = logging.getLogger("meerkat_trio.executor")
 
-_HANDLED_BY_EXECUTOR: Final = frozenset(
-    {
-        AdmissionClass.ACTIONABLE_MESSAGE,
-        AdmissionClass.ACTIONABLE_REQUEST,
-        AdmissionClass.SILENT_REQUEST,
-    }
-)
+_REQUESTS: Final = frozenset({AdmissionClass.ACTIONABLE_REQUEST, AdmissionClass.SILENT_REQUEST})
+_RESPONSES: Final = frozenset({AdmissionClass.RESPONSE_PROGRESS, AdmissionClass.RESPONSE_TERMINAL})
 
 
 @final
@@ -100,11 +100,13 @@ class SessionTasks:
         "on_fatal",
         "on_over",
         "queue",
+        "requests",
         "room_scope",
         "session",
         "settings",
         "shutting_down",
         "subscriptions",
+        "trust_task",
         "waiters",
     )
 
@@ -122,6 +124,7 @@ class SessionTasks:
         self.settings: SessionSettings = settings
         self.session: Any = None
         self.queue: WorkQueue = WorkQueue(settings.work_queue)
+        self.requests: Requests | None = None
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
         self.abandoned: deque[Abandoned] | None = None
@@ -132,6 +135,7 @@ class SessionTasks:
         self.executor: Executor | None = None
         self.drain: DrainTask = DrainTask(self, serving)
         self.bound_comms: CommsRuntime | None = None
+        self.trust_task: TrustTask | None = None
         self.room_scope: trio.CancelScope | None = None
         self.end: SessionEnd | None = None
         self.error: BaseException | None = None
@@ -210,6 +214,7 @@ class SessionTasks:
                 # While the machine shuts down, its root scope is cancelled once for all drains.
                 if not self.shutting_down:
                     self.drain.cancel()
+                self._release_callers()
             case authority.DrainEnded(exit=drain_exit):
                 self.drain.end()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
@@ -223,6 +228,7 @@ class SessionTasks:
                 self._start_executor()
             case authority.StopExecutor():
                 self._stop_executor()
+                self._release_callers()
             case authority.FinishExecutor():
                 if self.executor is not None:
                     self.executor.finish()
@@ -238,11 +244,32 @@ class SessionTasks:
             case (
                 authority.TrustEdgesChanged()
                 | authority.LocalEndpointChanged()
-                | authority.PeerProjectionChanged()
                 | authority.CommsTrustReconcileRequested()
-                | authority.RevokeEdges()
             ):
-                pass  # the state holds what is owed; nothing here stores edges yet
+                self.reconcile_trust()
+            case authority.PeerProjectionChanged():
+                pass  # for those who watch; the request to reconcile comes with it
+            case authority.RevokeEdges():
+                if self.bound_comms is not None:
+                    self._have_trust_task().revoke(step.before)
+
+    # --- trust --------------------------------------------------------------------------------------
+
+    def reconcile_trust(self) -> None:
+        """Bring the trust store to the newest desired set; with no comms runtime, end what is under way."""
+        if self.bound_comms is not None:
+            self._have_trust_task().request()
+        elif self.trust_task is not None:
+            self.trust_task.request()
+
+    def show_trust(self) -> Awaitable[None]:
+        """Make one pass over the store of the comms runtime that is about to be served."""
+        return self._have_trust_task().show()
+
+    def _have_trust_task(self) -> TrustTask:
+        if self.trust_task is None:
+            self.trust_task = TrustTask(self)
+        return self.trust_task
 
     # --- the session's own task ---------------------------------------------------------------------
 
@@ -263,6 +290,7 @@ class SessionTasks:
                 finally:
                     # The nursery closes now: from here on nothing may be started in it.
                     self._tell_to_end("the session's task has ended")
+                    self._bound_outbox()
                     if self.executor is not None:
                         # It was attached, and this task was cancelled before it could serve.
                         self._executor_is_out()
@@ -315,6 +343,8 @@ class SessionTasks:
         self.end = None
         self.error = None
         self.waiters.open()
+        if self.requests is not None:
+            self.requests.open()
         nursery.start_soon(self.run, name=f"session {self.state.session.session_id}")
 
     def resettle(self, settings: SessionSettings) -> None:
@@ -332,6 +362,7 @@ class SessionTasks:
         self._tell_to_end("the machine closes")
         # A handler that was told before, without a shield, keeps what is left of its time.
         self._stop_executor()
+        self._bound_outbox()
 
     def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task in the session's nursery, as soon as there is one."""
@@ -367,10 +398,13 @@ class SessionTasks:
         self.nursery = None
         self._task = None
         self.is_over = True
+        trust_task, self.trust_task = self.trust_task, None
         self._tell_to_end("the session's task has ended")
         if self.end is None:
             _logger.critical("session %s: cannot even be stopped", self.state.session.session_id)
             self._finish(Ending.STOP)
+        if trust_task is not None and trust_task.left and self.end is not None:
+            self.end = attrs.evolve(self.end, edges_left=trust_task.left)
         self.on_over(self)
         self.waiters.close(lambda: trio.ClosedResourceError("the session ended meanwhile"))
 
@@ -398,6 +432,10 @@ class SessionTasks:
             unfinished=(*earlier, *(message for message, _ in work)),
         )
         self.bound_comms = None
+        if self.requests is not None:
+            self.requests.end(tuple(message for message, _ in work), trio.current_time() + self.settings.grace)
+        if self.trust_task is not None:
+            self.trust_task.stop()
         self._wake()
         _logger.debug("session %s: ended by %s", session_id, cause.value)
         if self.is_over:
@@ -421,13 +459,44 @@ class SessionTasks:
         is_respawn = isinstance(step.input, authority.RespawnDue)
         self.counts.respawns += is_respawn
         self.drain.start(generation, self.bound_comms, is_respawn=is_respawn)
+        self._reroute(self.bound_comms)
 
     def _swap_drain(self, generation: int) -> None:
         if self.bound_comms is None:
             raise RuntimeError("a drain was rebound without a comms runtime")
         self.counts.rebinds += 1
+        if self.trust_task is not None:
+            self.trust_task.request()
         old = self.drain.swap(generation, self.bound_comms)
         _logger.debug("session %s: drain %d replaces %d", self.state.session.session_id, generation, old)
+        self._reroute(self.bound_comms)
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def made_requests(self) -> Requests:
+        """Return the session's requests, made now if there were none."""
+        if self.requests is None:
+            self.requests = Requests(self)
+        return self.requests
+
+    def make_end_error(self) -> Exception:
+        """Say that the session is ending, as those who wait are told."""
+        if self.shutting_down:
+            return trio.ClosedResourceError("the machine closed meanwhile")
+        return SessionEnded(self.state.session.session_id)
+
+    def _reroute(self, comms: CommsRuntime) -> None:
+        if self.requests is not None:
+            self.requests.reroute(comms)
+
+    def _release_callers(self) -> None:
+        """Wake those who wait for a response once the session is told to end: nothing lets one in any more."""
+        if self.requests is not None and self.state.session.ending is not None:
+            self.requests.fail_pending()
+
+    def _bound_outbox(self) -> None:
+        if self.requests is not None:
+            self.requests.outbox.end(trio.current_time() + self.settings.grace)
 
     # --- admission ----------------------------------------------------------------------------------
 
@@ -454,7 +523,9 @@ class SessionTasks:
         if effect.__class__ is not Admitted:
             return self._dropped(effect)
         admission = effect.admission
-        if admission in _HANDLED_BY_EXECUTOR:
+        if admission is _MESSAGE or admission in _REQUESTS:
+            if admission is not _MESSAGE:
+                self._hold(envelope)
             self.counts.admitted += 1
             self.queue.append((envelope, admission))
             if self.executor is not None:
@@ -465,7 +536,14 @@ class SessionTasks:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
             if envelope.correlation is not None:
                 self.apply(authority.ReplySent(sender, envelope.correlation))
+        elif admission in _RESPONSES:
+            self.made_requests().take(envelope)
         return _ADMITTED
+
+    def _hold(self, request: Envelope) -> None:
+        comms = self.bound_comms if self.drain.binding is None else self.drain.binding.comms
+        if comms is not None:
+            self.made_requests().hold(request, comms)
 
     # --- the session's own entrance -----------------------------------------------------------------
 
@@ -558,7 +636,7 @@ class SessionTasks:
                     error=error,
                 )
             )
-            self._done_with(message)
+            self._done_with(message, AbandonCause.ATTEMPTS_EXHAUSTED)
         elif outcome is RunOutcome.RETRY:
             counts.retried += 1
         else:
@@ -570,9 +648,9 @@ class SessionTasks:
                 )
         self.apply(RunFinished(run_id, outcome))
 
-    def _done_with(self, message: Envelope) -> None:
-        if message.kind is _REQUEST and message.correlation is not None:
-            self.apply(authority.ReplySent(message.sender, message.correlation))
+    def _done_with(self, message: Envelope, cause: AbandonCause | None = None) -> None:
+        if message.kind is _REQUEST and self.requests is not None:
+            self.requests.release(message, cause)
         # Half the queue is free before a shut lane opens again: a wake-up per message would cost more than it gives.
         if self.room_scope is not None and len(self.queue) <= self.queue.bound // 2:
             self._open_lane()

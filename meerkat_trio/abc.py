@@ -179,6 +179,10 @@ class CommsRuntime(ABC):
     async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
         """Add or replace the edge (``endpoint.peer_id``, ``source``) in the trust store.
 
+        Raises:
+            ValueError: this endpoint can never be stored here; a session then gives a supervisor up at once. Whatever
+                else is raised counts as passing.
+
         **Cancellation:** the edge is there or it is not; calling again is harmless.
         """
 

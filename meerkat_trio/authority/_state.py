@@ -146,6 +146,17 @@ class SupervisorRegion:
             isinstance(binding, Bound) and (ObligationKind.PUBLISH, binding.peer_id, binding.epoch) in self.obligations
         )
 
+    @property
+    def endpoints(self) -> Mapping[PeerId, PeerEndpoint]:
+        """Those in force, as peers; the current one where both are the same peer."""
+        return {
+            bound.peer_id: PeerEndpoint(
+                name=bound.name, peer_id=bound.peer_id, address=bound.address, signing_key=bound.signing_key
+            )
+            for bound in (self.previous, self.binding)
+            if isinstance(bound, Bound)
+        }
+
     def in_force(self, peer_id: PeerId | None) -> bool:
         """Whether ``peer_id`` is the current supervisor, or the previous one during a rotation."""
         binding, previous = self.binding, self.previous
@@ -215,6 +226,11 @@ class SessionState:
         return self.session.phase in ACTIVE and self.session.ending is None
 
     @property
+    def may_have_edges(self) -> bool:
+        """Whether there ever was an edge to store for this session id; these two numbers never fall."""
+        return self.peers.projection_epoch > 0 or self.supervisor.epoch_floor > 0
+
+    @property
     def counters(self) -> Counters:
         """The numbers that never fall."""
         return Counters(
@@ -227,16 +243,7 @@ class SessionState:
     @property
     def effective_peers(self) -> Mapping[PeerId, PeerEndpoint]:
         """Whom the session trusts: the overlay, over it the direct peers, over them the supervisors in force."""
-        peers = {**self.peers.overlay, **self.peers.direct}
-        for bound in (self.supervisor.previous, self.supervisor.binding):
-            if isinstance(bound, Bound):
-                peers[bound.peer_id] = PeerEndpoint(
-                    name=bound.name,
-                    peer_id=bound.peer_id,
-                    address=bound.address,
-                    signing_key=bound.signing_key,
-                )
-        return peers
+        return {**self.peers.overlay, **self.peers.direct, **self.supervisor.endpoints}
 
     def trusts(self, peer_id: PeerId | None) -> bool:
         """Whether ``peer_id`` is among the effective peers."""

@@ -24,7 +24,7 @@ def test_the_bug_is_found_within_the_default_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_repair_is_not_flagged(name: str) -> None:
-    report = explore(load("fixes", name).scenario, budget=60, runs=400)
+    report = explore(load("fixes", name).scenario, budget=60, runs=200)
     assert not report.failures, str(report)
 
 

@@ -313,6 +313,15 @@ def test_a_crash_of_the_explorer_is_no_finding(monkeypatch: pytest.MonkeyPatch) 
     assert result.stderr.endswith("Error: the explorer itself failed: RuntimeError: out of order\n")
 
 
+@pytest.fixture
+def listening_to_ctrl_c() -> Iterator[None]:
+    """Whoever ignores it, as under nohup, has children that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening_to_ctrl_c")
 def test_an_interruption_that_got_lost_is_heeded_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, on_progress: Any, **__: object) -> None:
         try:
@@ -344,14 +353,6 @@ async def told(x):
         open({path!r}, "w").close()
     await long(x)
 """
-
-
-@pytest.fixture
-def listening_to_ctrl_c() -> Iterator[None]:
-    """Whoever ignores it, as under nohup, has children that ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("listening_to_ctrl_c")

@@ -9,7 +9,16 @@ from typing import Final
 
 import trio
 
-from meerkat_trio import CommsDrainMode, ReceiptStatus, Session, SessionRun, TrustSource, open_machine
+from meerkat_trio import (
+    CommsDrainMode,
+    ReceiptStatus,
+    ResponseStatus,
+    Session,
+    SessionRun,
+    TrustSource,
+    Unbound,
+    open_machine,
+)
 from meerkat_trio._drain import BATCH
 from meerkat_trio.testing import Exploration
 
@@ -24,9 +33,15 @@ SOURCE: Final = tuple(
         "_machine",
         "_session",
         "_tasks",
+        "_peers",
+        "_reconcile",
+        "_trust_task",
         "_drain_task",
         "_drain",
         "_executor",
+        "_correspondence",
+        "_requests",
+        "_outbox",
         "_parts",
         "_waiters",
         "_subscription",
@@ -115,6 +130,90 @@ async def watch(stage: Stage) -> None:
                 pass
 
 
+async def request(stage: Stage) -> None:
+    """Ask a session that answers, then one that cannot."""
+    peer, mute = stage.meet(), stage.meet(work_lane=1)
+    answering = await stage.machine.register(peer.runtime_id, _answer)
+    await answering.attach_ingress(peer)
+    with trio.move_on_after(0.5):
+        progress: list[object] = []
+        answer = await stage.session.request(peer.peer_id, "work", peer.runtime_id, on_progress=progress.append)
+        assert (answer, progress) == (peer.runtime_id, ["at it"])
+        for _ in range(2):
+            with trio.move_on_after(0.1):
+                await stage.session.request(mute.peer_id, "work", "in vain")
+
+
+async def _answer(run: SessionRun) -> None:
+    await run.reply(ResponseStatus.ACCEPTED, "at it")
+    await trio.lowlevel.checkpoint()
+    await run.reply(ResponseStatus.COMPLETED, run.message.body)
+
+
+async def reply(stage: Stage) -> None:
+    """Let a peer ask that makes room for one answer at a time, and one that is gone before it is answered."""
+    peer, gone = stage.meet(control_lane=1), stage.meet()
+    for _ in range(2):
+        stage.ask(peer)
+    stage.ask(gone)
+    await gone.aclose()
+    for _ in range(5):
+        await trio.sleep(0.1)
+        stage.declare()
+        stage.hear(peer)
+
+
+async def send_to_peer(stage: Stage) -> None:
+    """Send to a peer that makes room for one message at a time."""
+    peer = stage.meet(work_lane=1)
+    async with trio.open_nursery() as nursery:
+
+        async def take() -> None:
+            for _ in range(3):
+                await trio.sleep(0.1)
+                stage.hear(peer)
+
+        nursery.start_soon(take)
+        with suppress(*REFUSALS):
+            for body in range(2):
+                stage.said.append((peer, body, await stage.session.send(peer.peer_id, body)))
+
+
+async def wire(stage: Stage) -> None:
+    peer = stage.fragile()
+    await stage.session.add_direct_peer(peer)
+    stage.declare()
+    await stage.session.remove_direct_peer(peer.peer_id)
+
+
+async def overlay(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        await session.apply_mob_overlay(session._tasks.state.peers.overlay_epoch + 1, [stage.fragile()])
+
+
+async def rotate(stage: Stage) -> None:
+    session = stage.session
+    for _ in range(2):
+        supervise = session.bind_supervisor if isinstance(session.supervisor, Unbound) else session.authorize_supervisor
+        supervise(stage.fragile(), epoch=session._tasks.state.supervisor.epoch_floor + 1)
+        await session.wait_supervisor_settled()
+
+
+async def bind_and_revoke(stage: Stage) -> None:
+    session = stage.session
+    supervisor, epoch = stage.fragile(), session._tasks.state.supervisor.epoch_floor + 1
+    session.bind_supervisor(supervisor, epoch=epoch, bootstrap_token=session.issue_bootstrap_token())
+    await trio.lowlevel.checkpoint()
+    session.revoke_supervisor(supervisor.peer_id, epoch=epoch)
+    await session.wait_supervisor_settled()
+
+
+async def local_endpoint(stage: Stage) -> None:
+    await stage.session.publish_local_endpoint(stage.fragile())
+    await stage.session.clear_local_endpoint()
+
+
 CALLS: Final[dict[str, Call]] = {
     "rebind": rebind,
     "promote": promote,
@@ -132,6 +231,9 @@ CALLS: Final[dict[str, Call]] = {
     "fail": fail_handler,
     "give up": give_up,
     "send": send,
+    "request": request,
+    "reply": reply,
+    "send to peer": send_to_peer,
     "retire": lambda stage: stage.session.retire(),
     "stop": lambda stage: stage.session.stop(),
     "stop and revive": stop_and_revive,
@@ -140,6 +242,11 @@ CALLS: Final[dict[str, Call]] = {
     "register": register_another,
     "set_silent_intents": lambda stage: stage.session.set_silent_intents(["x"]),
     "watch": watch,
+    "wire": wire,
+    "overlay": overlay,
+    "rotate": rotate,
+    "bind and revoke": bind_and_revoke,
+    "local endpoint": local_endpoint,
 }
 
 MEETING: Final = (
@@ -160,6 +267,27 @@ MEETING: Final = (
     ("send", "detach"),
     ("stop and revive", "rebind"),
     ("crash and respawn", "stop_drain"),
+    ("request", "destroy"),
+    ("request", "rebind"),
+    ("request", "stop_drain"),
+    ("reply", "rebind"),
+    ("reply", "detach"),
+    ("reply", "destroy"),
+    ("reply", "give up"),
+    ("send to peer", "stop"),
+    ("rebind", "wire"),
+    ("rebind", "rotate"),
+    ("promote and rebind", "rotate"),
+    ("detach", "wire"),
+    ("stop and attach", "rotate"),
+    ("unregister", "wire"),
+    ("destroy", "rotate"),
+    ("stop and revive", "wire"),
+    ("wire", "wire"),
+    ("overlay", "overlay"),
+    ("wire", "overlay"),
+    ("rotate", "rotate"),
+    ("rotate", "bind and revoke"),
 )
 """Pairs that act on the same thing."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
@@ -14,17 +15,25 @@ from meerkat_trio import (
     CommsDrainPhase,
     DropReason,
     Ending,
+    Envelope,
+    EnvelopeKind,
     MeerkatError,
     MeerkatMachine,
     MemoryComms,
+    PeerEndpoint,
+    PeerId,
+    Receipt,
     ReceiptStatus,
+    ResponseStatus,
     Session,
     SessionRun,
     TrustSource,
     open_machine,
 )
+from meerkat_trio._trust_task import desired_edges
 from meerkat_trio.testing import Exploration
 
+from ..authority.cast import endpoint as endpoint_of
 from ..rig import Rig
 
 __all__ = ["REFUSALS", "SENT", "Call", "Crashes", "Scenario", "Stage", "wait"]
@@ -37,9 +46,27 @@ Scenario = Callable[[Exploration], Awaitable[None]]
 
 
 class Crashes(MemoryComms):
-    """A transport whose claim fails as often as it is told to."""
+    """A transport whose claim fails as often as it is told to, and whose trust store fails as the explorer chooses."""
 
     crashes = 0
+    x: Exploration | None = None
+    mishaps = 0
+    """How many calls of the trust store may still fail."""
+
+    def _may_fail(self) -> None:
+        if self.mishaps and self.x is not None and self.x.choose(2):
+            self.mishaps -= 1
+            raise OSError("the trust store failed")
+
+    async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
+        await super().add_trusted_peer(endpoint, source)
+        # It may have happened all the same.
+        self._may_fail()
+
+    async def remove_trusted_peer(self, peer_id: PeerId, source: TrustSource) -> bool:
+        await trio.lowlevel.checkpoint()
+        self._may_fail()
+        return await super().remove_trusted_peer(peer_id, source)
 
     async def claim(self, **options: Any) -> Any:
         if self.crashes:
@@ -60,17 +87,37 @@ class Stage:
     spare: Crashes
     failures: int = 0
     """How many attempts of the handler are still to fail."""
+    peers: list[MemoryComms] = attrs.Factory(list)
+    """Peers that speak with the session, beside the one that sends."""
+    asked: list[tuple[MemoryComms, str, Receipt]] = attrs.Factory(list)
+    """Requests of peers: who asked, the correlation, the receipt."""
+    responses: list[Envelope] = attrs.Factory(list)
+    """What these were answered."""
+    given_up: set[tuple[object, object]] = attrs.Factory(set)
+    """Who was not answered, and on what, as the log has it."""
+    said: list[tuple[MemoryComms, int, Receipt]] = attrs.Factory(list)
+    """Messages of the session to peers."""
+    heard: list[tuple[MemoryComms, int]] = attrs.Factory(list)
+    """Those that arrived."""
+    named: int = 0
 
     @classmethod
     async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
         """Make calls at once while everybody may be cancelled; check what is left."""
+        with reading_the_log() as given_up:
+            await cls._play(x, *calls, close=close, limit=limit, given_up=given_up)
+
+    @classmethod
+    async def _play(
+        cls, x: Exploration, *calls: Call, close: bool, limit: int | None, given_up: set[tuple[object, object]]
+    ) -> None:
         rig = Rig()
         # Set up without a checkpoint more than it takes: what is explored begins with the calls.
         comms, spare = (_trusting(rig) for _ in range(2))
         limiter = None if limit is None else trio.CapacityLimiter(limit)
         async with open_machine(grace=1.0, random=lambda: 0.0, limiter=limiter) as machine:
             session = await machine.register("a", None, work_queue=2, max_attempts=2, retry_backoff=Backoff(first=0.1))
-            stage = cls(x, rig, machine, session, comms, spare)
+            stage = cls(x, rig, machine, session, comms, spare, given_up=given_up)
             await session.attach_executor(stage.handle)
             await session.attach_ingress(comms)
             stage.send(*range(SENT))
@@ -88,7 +135,9 @@ class Stage:
                     if wait in calls:
                         await stage.refusable(lambda stage: stage.session.stop_drain())
             stage.agree()
+            await stage.rest()
         stage.agree()
+        stage.settle_requests()
         stage.balance()
         assert limiter is None or limiter.borrowed_tokens == 0
 
@@ -98,12 +147,48 @@ class Stage:
         if self.failures:
             self.failures -= 1
             raise OSError("the handler failed")
+        if run.message.kind is EnvelopeKind.REQUEST:
+            await run.reply(ResponseStatus.ACCEPTED)
+            await run.reply(ResponseStatus.COMPLETED)
+            with suppress(*REFUSALS):
+                await run.send(run.message.sender, "thanks for asking")
+            return
         self.rig.handled.append(run.message.body)
 
     def send(self, *bodies: object) -> None:
         """Send without waiting."""
         for body in bodies:
             self.rig.receipts.append((body, self.rig.peer.send_nowait(self.rig.envelope(self.comms, body))))
+
+    def meet(self, **bounds: Any) -> MemoryComms:
+        """Make a peer that the session trusts."""
+        peer = MemoryComms(self.rig.network, f"peer {len(self.peers)}", **bounds)
+        self.peers.append(peer)
+        for comms in (self.comms, self.spare):
+            comms._trust.add(peer.endpoint(), TrustSource.MANUAL)
+        peer._trust.add(self.comms.endpoint(), TrustSource.MANUAL)
+        return peer
+
+    def ask(self, peer: MemoryComms) -> None:
+        """Let a peer ask the session for something."""
+        correlation = f"c{len(self.asked)}"
+        receipt = peer.send_nowait(
+            peer.envelope(
+                self.comms.peer_id, "request", kind=EnvelopeKind.REQUEST, intent="work", correlation=correlation
+            )
+        )
+        self.asked.append((peer, correlation, receipt))
+
+    def hear(self, peer: MemoryComms) -> None:
+        """Take what a peer was sent that nobody serves."""
+        with suppress(trio.ClosedResourceError, trio.BusyResourceError):
+            while (claim := peer.claim_ready()) is not None:
+                with claim:
+                    if claim.envelope.kind is EnvelopeKind.RESPONSE:
+                        self.responses.append(claim.envelope)
+                    elif isinstance(claim.envelope.body, int):
+                        self.heard.append((peer, claim.envelope.body))
+                    claim.commit()
 
     def declare(self) -> None:
         """Let the machine's, the session's and the drain's scopes of this moment be cancelled."""
@@ -113,6 +198,9 @@ class Stage:
             self.x.victim(tasks.nursery.cancel_scope, name="session")
         if tasks.binding is not None:
             self.x.victim(tasks.binding.scope, name="drain")
+        if tasks.requests is not None:
+            for lane in tasks.requests.outbox._lanes.values():
+                self.x.victim(lane.scope, name="outbox")
 
     async def refusable(self, call: Call) -> None:
         """Make a call that may be refused, and go on being cancellable in what it has brought about."""
@@ -133,32 +221,76 @@ class Stage:
         if tasks.binding is not None:
             assert tasks.binding.generation == region.generation
         children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
-        assert children <= 1 + tasks.drain.is_respawning
-        assert region.phase is not CommsDrainPhase.STARTING or children == 1
+        children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
+        assert children <= 1 + tasks.drain.is_respawning + (tasks.trust_task is not None)
+        assert region.phase is not CommsDrainPhase.STARTING or children >= 1
+        if tasks.requests is not None and tasks.state.session.ended is None:
+            owed = {
+                (held.message.sender, held.message.correlation)
+                for held in tasks.requests._held.values()
+                if not held.answered
+            }
+            for lane in tasks.requests.outbox._lanes.values():
+                envelopes = [reply.envelope for reply in lane.replies]
+                owed |= {
+                    (each.recipient, each.correlation)
+                    for each in envelopes
+                    if each.status is not ResponseStatus.ACCEPTED
+                }
+            assert tasks.state.requests.inbound == owed
+            assert {*tasks.state.requests.outbound} == {*tasks.requests._pending}
         if tasks.is_over:
             assert tasks.state.session.ended in set(Ending)
             assert tasks.executor is None
             assert tasks._task is None
+
+    async def rest(self) -> None:
+        """Wait until nothing is tried again any more; check that the trust store shows what the authority wants."""
+        tasks = self.session._tasks
+        for _ in range(10):
+            if tasks.trust_task is None:
+                break
+            await trio.sleep(1)
+        if tasks.is_over or tasks.state.session.ending is not None or tasks.bound_comms is None:
+            return
+        assert isinstance(tasks.bound_comms, Crashes)
+        stored = tasks.bound_comms._trust.snapshot()
+        shown = {edge: endpoint for edge, endpoint in stored.items() if edge[1] is not TrustSource.MANUAL}
+        # With no drain that serves it, another instance is brought up to date when there is one.
+        if tasks.state.drain.live:
+            assert shown == desired_edges(tasks.state)
+            assert not tasks.state.supervisor.obligations
+            assert tasks.trust_task is None
+
+    def fragile(self) -> PeerEndpoint:
+        """Let the trust stores fail from now on, twice each; return a peer that nobody else has named."""
+        self.named += 1
+        for comms in (self.comms, self.spare):
+            comms.x, comms.mishaps = self.x, 2
+        return endpoint_of(100 + self.named)
 
     def balance(self) -> None:
         """Check that what was accepted is handled, handed back, still in a transport, or its sender was told: once."""
         taken = [
             body
             for body in (*self.rig.handled, *(each.message.body for each in self.session.abandoned))
-            if body != "local"
+            if isinstance(body, int)
         ]
-        left = []
+        left: list[int] = []
         for comms in (self.comms, self.spare):
             with suppress(trio.ClosedResourceError):
                 while (claim := comms.claim_ready()) is not None:
                     with claim:
-                        left.append(claim.envelope.body)
+                        if isinstance(claim.envelope.body, int):
+                            left.append(claim.envelope.body)
                         # Dropped, so that it does not pass for admitted; it is counted here.
                         claim.commit(DropReason.EXPIRED)
         told = [
             body
             for body, receipt in self.rig.receipts
-            if receipt.status is ReceiptStatus.DROPPED and receipt.reason is not DropReason.EXPIRED
+            if isinstance(body, int)
+            and receipt.status is ReceiptStatus.DROPPED
+            and receipt.reason is not DropReason.EXPIRED
         ]
         assert sorted(taken + left + told) == [body for body, _ in self.rig.receipts]
         assert self.failures_reorder or taken == sorted(taken)
@@ -167,10 +299,62 @@ class Stage:
         for body, receipt in self.rig.receipts:
             assert (receipt.status is ReceiptStatus.ADMITTED) == (body in taken)
 
+    def settle_requests(self) -> None:
+        """Check that every request ended once, and that what was said arrived once."""
+        requests = self.session._tasks.requests
+        if requests is not None:
+            assert requests._pending == {}
+            assert requests._held == {}
+            assert requests._departing == set()
+            assert requests.outbox.tasks == len(requests.outbox) == 0
+        assert self.session._tasks.state.requests.outbound == {}
+        for peer in self.peers:
+            self.hear(peer)
+        for peer, correlation, receipt in self.asked:
+            answers = [
+                response.status
+                for response in self.responses
+                if (response.recipient, response.correlation) == (peer.peer_id, correlation)
+            ]
+            terminal = [status for status in answers if status is not ResponseStatus.ACCEPTED]
+            assert len(terminal) <= 1
+            # Nothing is said after the answer.
+            assert not terminal or answers[-1] is terminal[0]
+            if receipt.status is ReceiptStatus.ADMITTED:
+                assert bool(terminal) != ((peer.peer_id, correlation) in self.given_up)
+            else:
+                assert not answers
+        for peer in self.peers:
+            said = [body for to, body, receipt in self.said if to is peer and receipt.reason is None]
+            heard = [body for to, body in self.heard if to is peer]
+            # One that was accepted in the step in which its sender was cancelled is not among the receipts.
+            assert heard == sorted(set(heard))
+            assert {*said} <= {*heard}
+
     @property
     def failures_reorder(self) -> bool:
         """Whether a message was given up, which puts it behind those that were handled after it."""
         return bool(self.session.statistics().abandoned)
+
+
+@contextmanager
+def reading_the_log() -> Iterator[set[tuple[object, object]]]:
+    """Collect who is not answered, and on what."""
+    given_up: set[tuple[object, object]] = set()
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            assert isinstance(record.args, tuple)
+            _, status, peer_id, correlation, _ = record.args
+            if status != ResponseStatus.ACCEPTED.value:
+                given_up.add((peer_id, correlation))
+
+    logger, reader = logging.getLogger("meerkat_trio.outbox"), Reader()
+    logger.addHandler(reader)
+    try:
+        yield given_up
+    finally:
+        logger.removeHandler(reader)
 
 
 def _trusting(rig: Rig) -> Crashes:
