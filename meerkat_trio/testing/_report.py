@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, final
 
-import attrs
 from attrs import field, frozen
 
 from ._findings import KINDS
@@ -262,8 +261,3 @@ def _when(moment: Moment | None, event: int) -> str:
         case _:
             place = f", parked at {moment.where}" if moment.where else ""
             return f"before {moment.task} runs{place} (event {event}, {moment.time:g} s)"
-
-
-def with_note(failure: Failure, note: str) -> Failure:
-    """Return a failure with another note."""
-    return attrs.evolve(failure, note=note)
