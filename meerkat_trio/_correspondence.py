@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ._exceptions import CommsNotAttached, PeerNotTrusted, SessionEnded
+from ._bridge import BridgeCommand
+from ._exceptions import (
+    CommandRejected,
+    CommsNotAttached,
+    PeerNotTrusted,
+    RejectionCause,
+    RequestFailed,
+    SessionEnded,
+)
 from ._messages import Envelope, ReceiptStatus
-from .authority import EnvelopeKind, PeerId, ResponseStatus
+from .authority import BRIDGE_INTENT, EnvelopeKind, PeerId, ResponseStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,6 +138,34 @@ class Correspondence:
                     pending.drop(receipt.reason)
             return await pending.wait(on_progress)
 
+    async def command(self, member: PeerId, command: BridgeCommand) -> dict[str, Any]:
+        """Ask a member for something as its supervisor, and wait for its answer (SPEC 7).
+
+        A command that is sent again, because its answer was not heard, finds itself done; the answer says ``already``.
+        As for `request`, there is no time-out in here.
+
+        Args:
+            member: the session that is supervised, or is to be.
+            command: one of the commands of `meerkat_trio`, as `BindMember`.
+
+        Returns: what the member answers; docs/supervision.md has it for each command.
+
+        Raises:
+            CommandRejected: the member rejected it; the error has the cause.
+            RequestFailed, RequestDropped, CommsNotAttached, PeerNotTrusted, TransitionRejected, SessionEnded,
+                trio.ClosedResourceError: as for `request`.
+            TypeError, ValueError: an argument is of no use.
+
+        **Cancellation:** as for `request`: the member may have carried it out, or do so later; it may be sent again.
+        """
+        if not isinstance(command, BridgeCommand):
+            raise TypeError(f"command: a BridgeCommand is needed, not {command!r}")
+        try:
+            answer: dict[str, Any] = await self.request(member, BRIDGE_INTENT, command.params())
+        except RequestFailed as failed:
+            raise _rejection(failed) or failed from None
+        return answer
+
     async def reply_to(self, message: Envelope, status: ResponseStatus, result: Any = None) -> None:
         """Answer a request in the name of the handler that has it. For `SessionRun`, whose ``reply`` says the rest.
 
@@ -140,6 +176,15 @@ class Correspondence:
         await trio.lowlevel.checkpoint_if_cancelled()
         self._tasks.made_requests().answer(message, status, result)
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def _rejection(failed: RequestFailed) -> CommandRejected | None:
+    body = failed.body
+    try:
+        cause = RejectionCause(body.get("cause"))
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return CommandRejected(failed.peer_id, failed.intent, body, cause)
 
 
 def _route_to(tasks: SessionTasks, peer_id: PeerId) -> CommsRuntime:

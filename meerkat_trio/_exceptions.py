@@ -12,7 +12,9 @@
      ├─ CommsNotAttached        no comms runtime is attached to speak through
      ├─ PeerNotTrusted          the session does not know that peer
      ├─ RequestFailed           the peer answered FAILED
+     │   └─ CommandRejected         a member rejected its supervisor's command
      ├─ RequestDropped          the peer never let the request in
+     ├─ RunInterrupted          a supervisor had the run cancelled
      ├─ RequestAnswered         that request has its answer already
      ├─ NotARequest             a message that asks for nothing cannot be answered
      ├─ BootstrapTokenRefused   the token is not the one that was issued, or it was used
@@ -24,6 +26,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from .authority import InvariantViolated, MeerkatError, TransitionRejected
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddTrustFailed",
     "BootstrapTokenRefused",
+    "CommandRejected",
     "CommsNotAttached",
     "DrainNotStarted",
     "InvariantViolated",
@@ -41,10 +45,12 @@ __all__ = [
     "NotARequest",
     "PeerNotTrusted",
     "ReconcileError",
+    "RejectionCause",
     "RemoveTrustFailed",
     "RequestAnswered",
     "RequestDropped",
     "RequestFailed",
+    "RunInterrupted",
     "SessionEnded",
     "SessionExists",
     "SessionNotRegistered",
@@ -90,6 +96,24 @@ class SessionEnded(_SessionError):
 
     def __str__(self) -> str:
         return f"session {self.session_id!r} has ended or is ending"
+
+
+class RunInterrupted(MeerkatError):
+    """A supervisor had a run cancelled; what `Abandoned.error` then is.
+
+    Attributes:
+        reason: what the supervisor said.
+        hard: whether the message was given up for it.
+    """
+
+    def __init__(self, reason: str, *, hard: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hard = hard
+
+    def __str__(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"the run was {'cancelled for good' if self.hard else 'interrupted'} by the supervisor{reason}"
 
 
 class DrainNotStarted(MeerkatError):
@@ -161,6 +185,45 @@ class RequestFailed(_RequestError):
 
     def __str__(self) -> str:
         return f"request {self.intent!r} to peer {self.peer_id} failed there: {self.body!r}"
+
+
+class RejectionCause(Enum):
+    """Why a command was rejected (SPEC 7)."""
+
+    NOT_BOUND = "not_bound"
+    ALREADY_BOUND = "already_bound"
+    STALE_SUPERVISOR = "stale_supervisor"
+    SENDER_MISMATCH = "sender_mismatch"
+    INVALID_BOOTSTRAP_TOKEN = "invalid_bootstrap_token"  # noqa: S105 - the name of a cause
+    ADDRESS_MISMATCH = "address_mismatch"
+    INVALID_SUPERVISOR_SPEC = "invalid_supervisor_spec"
+    INVALID_PEER_SPEC = "invalid_peer_spec"
+    NOT_IN_PHASE = "not_in_phase"
+    PUBLISH_FAILED = "publish_failed"
+    UNSUPPORTED_PROTOCOL_VERSION = "unsupported_protocol_version"
+    UNSUPPORTED = "unsupported"
+    INTERNAL = "internal"
+
+
+class CommandRejected(RequestFailed):
+    """A member rejected a supervisor's command; nothing was done, unless the cause is PUBLISH_FAILED.
+
+    Attributes:
+        peer_id: the member.
+        intent: that of all commands.
+        body: what it said.
+        cause: why.
+        epoch_floor: the highest epoch that was bound there, where the member says it; else None.
+    """
+
+    def __init__(self, peer_id: PeerId, intent: str, body: Any, cause: RejectionCause) -> None:
+        super().__init__(peer_id, intent, body)
+        self.cause = cause
+        self.epoch_floor: int | None = body.get("epoch_floor")
+
+    def __str__(self) -> str:
+        detail = self.body.get("detail")
+        return f"member {self.peer_id} rejected the command: {self.cause.value}{f' ({detail})' if detail else ''}"
 
 
 class RequestDropped(_RequestError):

@@ -18,6 +18,7 @@ from ._drain import BATCH
 from .authority import RunOutcome
 
 if TYPE_CHECKING:
+    from ._exceptions import RunInterrupted
     from ._messages import Envelope, Receipt
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, PeerId, ResponseStatus, RunId
@@ -176,6 +177,7 @@ class Executor:
         "_finishing",
         "_handler",
         "_host",
+        "_interruption",
         "_limiter",
         "_max_attempts",
         "_parked",
@@ -212,6 +214,7 @@ class Executor:
         self._running = False
         self._stopping = False
         self._finishing = False
+        self._interruption: RunInterrupted | None = None
 
     def wake(self) -> None:
         """Tell the executor that a message was queued."""
@@ -233,6 +236,18 @@ class Executor:
                 self._scope.cancel()
         self.wake()
 
+    def interrupt(self, interruption: RunInterrupted) -> bool:
+        """Cancel the run that is going on, which is an attempt; say whether there is one.
+
+        A hard one gives its message up. One that comes while the handler is on its way out counts all the same.
+        """
+        if not self._running or self._scope is None:
+            return False
+        if self._interruption is None or interruption.hard:
+            self._interruption = interruption
+        self._scope.cancel()
+        return True
+
     def finish(self) -> None:
         """Handle what is queued, then end."""
         self._finishing = True
@@ -247,8 +262,11 @@ class Executor:
         # An executor that was never given a message does without a cancel scope: 100,000 of them may idle.
         while not self._stopping and not self._queue.work and not self._finishing:
             await self._park()
-        if not self._is_done():
+        while not self._is_done():
             with trio.CancelScope() as self._scope:
+                if self._interruption is not None:
+                    self._interruption = None
+                    await self._back_off()
                 await self._work()
             self._scope = None
 
@@ -287,8 +305,15 @@ class Executor:
                     # What a handler has set is gone with it: the task goes on in a fresh copy from its next step on.
                     trio.lowlevel.current_task().context = context.copy()
                     await trio.lowlevel.checkpoint()
+                if self._interruption is not None:
+                    # This scope is used up.
+                    return
                 if failed and not self._is_done():
-                    await trio.sleep(self._backoff.delay(queue.attempt - 1, self._random))
+                    await self._back_off()
+
+    async def _back_off(self) -> None:
+        failed = self._queue.attempt - 1
+        await trio.sleep(self._backoff.delay(failed, self._random) if failed else 0)
 
     async def _handle(self, work: Work) -> bool:
         """Make one attempt; say whether it failed and has to be made again."""
@@ -305,6 +330,9 @@ class Executor:
             fatal = not isinstance(rest, Exception | None)
             if not fatal and not is_being_cancelled():
                 return self._failed(run_id, error)  # noqa: ASYNC104 - the Cancelled belongs to another task
+            if self._interruption is not None and cancelled is not None and not fatal:
+                self._failed(run_id, self._interruption)
+                raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
             # The handler was cancelled; what its own tasks failed with over that is kept.
             host.finish_run(run_id, RunOutcome.RETURNED, None if cancelled is None else rest)
             if cancelled is None or fatal:
@@ -317,6 +345,10 @@ class Executor:
             self._running = False
 
     def _failed(self, run_id: RunId, error: BaseException) -> bool:
+        interruption = self._interruption
+        if interruption is not None and interruption.hard:
+            self._host.finish_run(run_id, RunOutcome.ABANDONED, interruption)
+            return False
         if self._queue.attempt < self._max_attempts:
             self._queue.keep_head(error)
             self._host.finish_run(run_id, RunOutcome.RETRY, error)

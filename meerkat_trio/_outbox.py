@@ -52,7 +52,7 @@ _FULL: Final = "too many replies wait for this peer"
 class Reply:
     """A response that has to reach the peer that asked."""
 
-    __slots__ = ("attempts", "comms", "envelope")
+    __slots__ = ("attempts", "comms", "envelope", "is_over")
 
     comms: CommsRuntime
     """The route: what it is sent through."""
@@ -60,11 +60,14 @@ class Reply:
     """The response."""
     attempts: int
     """How often it was tried over this route."""
+    is_over: bool
+    """Whether it is out or has failed for good."""
 
     def __init__(self, comms: CommsRuntime, envelope: Envelope) -> None:
         self.comms = comms
         self.envelope = envelope
         self.attempts = 0
+        self.is_over = False
 
     def __repr__(self) -> str:
         return f"<Reply {self.envelope.id!r} to {self.envelope.recipient}>"

@@ -5,17 +5,16 @@ What they change is committed at once; the session's reconciler stores it, and t
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from . import authority
+from ._bridge import bound_by, is_token, require_epoch, token_hash
 from ._exceptions import BootstrapTokenRefused, SessionEnded
 from ._messages import TrustSource
 from ._reports import ReconcileReport, SupervisorReport
-from .authority import Bound, PeerEndpoint, PeerId
+from .authority import PeerEndpoint, PeerId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -162,11 +161,14 @@ class TrustCalls:
             BootstrapTokenRefused: the token is not the one that was issued last, or it was used.
             TypeError, ValueError: an argument is of no use.
         """
-        inputs: tuple[Input, ...] = (authority.BindSupervisor(_bound(supervisor, epoch)),)
+        require_endpoint("supervisor", supervisor)
+        require_epoch(epoch)
+        inputs: tuple[Input, ...] = (authority.BindSupervisor(bound_by(supervisor, epoch)),)
         self._require_living()
         if bootstrap_token is not None:
-            expected = self._tasks.state.supervisor.token_hash
-            if expected is None or not hmac.compare_digest(expected, _token_hash(bootstrap_token)):
+            if not isinstance(bootstrap_token, str):
+                raise TypeError(f"bootstrap_token: a text is needed, not a {type(bootstrap_token).__name__}")
+            if not is_token(self._tasks.state.supervisor.token_hash, bootstrap_token):
                 raise BootstrapTokenRefused(self._tasks.state.session.session_id)
             inputs += (authority.BootstrapTokenUsed(),)
         steps = self._tasks.rehearse(*inputs)
@@ -187,9 +189,10 @@ class TrustCalls:
             TransitionRejected: there is no supervisor, or the epoch was bound before.
             TypeError, ValueError: an argument is of no use.
         """
-        bound = _bound(supervisor, epoch)
+        require_endpoint("supervisor", supervisor)
+        require_epoch(epoch)
         self._require_living()
-        return self._tasks.apply(authority.AuthorizeSupervisor(bound))
+        return self._tasks.apply(authority.AuthorizeSupervisor(bound_by(supervisor, epoch)))
 
     def revoke_supervisor(self, peer_id: PeerId, *, epoch: int) -> Step:
         """End the supervisor's authority, at once; its trust edge is removed by the session itself (SPEC 3).
@@ -240,7 +243,7 @@ class TrustCalls:
         """
         self._require_not_ended()
         token = self._tasks.settings.new_token()
-        self._tasks.apply(authority.IssueBootstrapToken(_token_hash(token)))
+        self._tasks.apply(authority.IssueBootstrapToken(token_hash(token)))
         return token
 
     # --- what the calls share -----------------------------------------------------------------------
@@ -274,29 +277,6 @@ class TrustCalls:
             raise SessionEnded(tasks.state.session.session_id)
 
 
-def _bound(supervisor: PeerEndpoint, epoch: int) -> Bound:
-    require_endpoint("supervisor", supervisor)
-    require_epoch(epoch)
-    return Bound(
-        name=supervisor.name,
-        peer_id=supervisor.peer_id,
-        address=supervisor.address,
-        signing_key=supervisor.signing_key,
-        epoch=epoch,
-    )
-
-
-def _token_hash(token: str) -> bytes:
-    if not isinstance(token, str):
-        raise TypeError(f"bootstrap_token: a text is needed, not a {type(token).__name__}")
-    return hashlib.sha256(token.encode()).digest()
-
-
 def require_endpoint(name: str, endpoint: object) -> None:
     if not isinstance(endpoint, PeerEndpoint):
         raise TypeError(f"{name}: a PeerEndpoint is needed, not {endpoint!r}")
-
-
-def require_epoch(epoch: object) -> None:
-    if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:
-        raise ValueError(f"epoch: a whole number from 1 up is needed, not {epoch!r}")

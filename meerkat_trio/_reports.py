@@ -39,6 +39,8 @@ class AbandonCause(Enum):
     """Why a message will not be handled."""
 
     ATTEMPTS_EXHAUSTED = "attempts_exhausted"
+    HARD_CANCELLED = "hard_cancelled"
+    """A supervisor had its run cancelled for good."""
     SESSION_ENDED = "session_ended"
 
 

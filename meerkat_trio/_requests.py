@@ -185,6 +185,11 @@ class Requests:
             raise RequestAnswered(message.id, message.sender)
         self._reply(held, status, body)
 
+    def settle(self, message: Envelope, status: ResponseStatus, body: Any) -> Reply | None:
+        """Answer a request in the session's own name, once and for all; None if that was done before."""
+        held = self._held.pop(id(message), None)
+        return None if held is None or held.answered else self._reply(held, status, body)
+
     def release(self, message: Envelope, cause: AbandonCause | None = None) -> None:
         """Answer a request that is done with, unless its handler did: COMPLETED, or FAILED if it was abandoned."""
         held = self._held.pop(id(message), None)
@@ -195,7 +200,7 @@ class Requests:
         else:
             self._reply(held, ResponseStatus.FAILED, {"cause": cause.value})
 
-    def _reply(self, held: _Held, status: ResponseStatus, body: Any) -> None:
+    def _reply(self, held: _Held, status: ResponseStatus, body: Any) -> Reply:
         message = held.message
         envelope = Envelope(
             id=self._host.settings.new_id(),
@@ -207,7 +212,9 @@ class Requests:
             status=status,
         )
         held.answered = status is not ResponseStatus.ACCEPTED
-        self.outbox.put(Reply(held.comms, envelope))
+        reply = Reply(held.comms, envelope)
+        self.outbox.put(reply)
+        return reply
 
     def reroute(self, comms: CommsRuntime) -> None:
         """Let ``comms`` carry what is still to be said in the name of its peer id."""
@@ -234,6 +241,7 @@ class Requests:
     def conclude(self, reply: Reply, problem: object | None) -> None:
         """Take note that a reply is out, or why it never will be."""
         envelope = reply.envelope
+        reply.is_over = True
         if problem is not None:
             self.given_up += 1
             _outbox_logger.warning(

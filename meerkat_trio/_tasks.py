@@ -27,11 +27,12 @@ from . import authority
 from ._cancelled import is_being_cancelled, is_own_cancellation
 from ._drain import Verdict
 from ._drain_task import DrainTask
-from ._exceptions import SessionEnded
+from ._exceptions import RunInterrupted, SessionEnded
 from ._executor import Executor, WorkQueue
 from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._requests import Requests
+from ._supervision import Supervision
 from ._trust_task import TrustTask
 from ._waiters import Waiters
 from .authority import (
@@ -106,6 +107,7 @@ class SessionTasks:
         "settings",
         "shutting_down",
         "subscriptions",
+        "supervision",
         "trust_task",
         "waiters",
     )
@@ -125,6 +127,7 @@ class SessionTasks:
         self.session: Any = None
         self.queue: WorkQueue = WorkQueue(settings.work_queue)
         self.requests: Requests | None = None
+        self.supervision: Supervision | None = None
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
         self.abandoned: deque[Abandoned] | None = None
@@ -432,6 +435,8 @@ class SessionTasks:
             unfinished=(*earlier, *(message for message, _ in work)),
         )
         self.bound_comms = None
+        if self.supervision is not None:
+            self.supervision.end()
         if self.requests is not None:
             self.requests.end(tuple(message for message, _ in work), trio.current_time() + self.settings.grace)
         if self.trust_task is not None:
@@ -511,6 +516,10 @@ class SessionTasks:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
             binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
+        if envelope.intent == authority.BRIDGE_INTENT and trust is _NONE and not self.state.trusts(sender):
+            unfit = self._made_supervision().screen(envelope)
+            if unfit is not None:
+                return self._dropped(Dropped(unfit))
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
             step = self.apply(admit)
@@ -532,13 +541,21 @@ class SessionTasks:
                 self.executor.wake()
         elif admission is _DISMISSAL:
             return _DISMISSED
-        elif admission is AdmissionClass.BRIDGE_COMMAND:
-            _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
-            if envelope.correlation is not None:
-                self.apply(authority.ReplySent(sender, envelope.correlation))
+        else:
+            self._take_control(envelope, admission)
+        return _ADMITTED
+
+    def _take_control(self, envelope: Envelope, admission: AdmissionClass) -> None:
+        if admission is AdmissionClass.BRIDGE_COMMAND:
+            self._hold(envelope)
+            self._made_supervision().take(envelope)
         elif admission in _RESPONSES:
             self.made_requests().take(envelope)
-        return _ADMITTED
+
+    def _made_supervision(self) -> Supervision:
+        if self.supervision is None:
+            self.supervision = Supervision(self)
+        return self.supervision
 
     def _hold(self, request: Envelope) -> None:
         comms = self.bound_comms if self.drain.binding is None else self.drain.binding.comms
@@ -628,15 +645,10 @@ class SessionTasks:
                 message.id,
                 error,
             )
-            self._abandon(
-                Abandoned(
-                    message=message,
-                    cause=AbandonCause.ATTEMPTS_EXHAUSTED,
-                    attempts=attempts,
-                    error=error,
-                )
-            )
-            self._done_with(message, AbandonCause.ATTEMPTS_EXHAUSTED)
+            hard = isinstance(error, RunInterrupted) and error.hard
+            cause = AbandonCause.HARD_CANCELLED if hard else AbandonCause.ATTEMPTS_EXHAUSTED
+            self._abandon(Abandoned(message=message, cause=cause, attempts=attempts, error=error))
+            self._done_with(message, cause)
         elif outcome is RunOutcome.RETRY:
             counts.retried += 1
         else:

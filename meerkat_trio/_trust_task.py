@@ -96,6 +96,15 @@ class TrustTask:
         self._reconciler.request()
         self._go_on()
 
+    @property
+    def request_number(self) -> int:
+        """How many passes have been asked for."""
+        return self._reconciler.requests
+
+    def has_seen_to(self, request: int) -> bool:
+        """Say whether a pass has ended that knew of this request."""
+        return self._reconciler.has_seen_to(request)
+
     async def show(self) -> None:
         """Make one pass, or wait for the one that another task is about to make.
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, final
 
 import trio
 
-__all__ = ["Waiters"]
+__all__ = ["Waiters", "Watch"]
 
 T = TypeVar("T")
 
@@ -26,6 +26,25 @@ class _Waiter:
         self.answer: Any = None
         self.error: Exception | None = None
 
+    def wake(self) -> None:
+        trio.lowlevel.reschedule(self.task)
+
+
+@final
+class Watch:
+    """A question that is asked in nobody's name; see `Waiters.watch`."""
+
+    __slots__ = ("_take", "answer", "question")
+
+    def __init__(self, question: Callable[[], object], take: Callable[[Any], None]) -> None:
+        self.question: Callable[[], object] = question
+        self.answer: Any = None
+        self._take = take
+
+    def wake(self) -> None:
+        """Hand the answer over."""
+        self._take(self.answer)
+
 
 @final
 class Waiters:
@@ -35,7 +54,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._make_error: Callable[[], Exception] | None = None
-        self.waiting: list[_Waiter] | None = None
+        self.waiting: list[_Waiter | Watch] | None = None
         """Empty or None while nobody waits: most steps look here and go on."""
 
     async def wait(self, question: Callable[[], T | None]) -> T:
@@ -65,6 +84,19 @@ class Waiters:
         result: T = waiter.answer
         return result
 
+    def watch(self, question: Callable[[], object], take: Callable[[Any], None]) -> Watch:
+        """Call ``take`` with the first answer, in the step that makes it; it may start tasks and apply nothing."""
+        watch = Watch(question, take)
+        if self.waiting is None:
+            self.waiting = []
+        self.waiting.append(watch)
+        return watch
+
+    def forget(self, watch: Watch) -> None:
+        """Ask this question no more."""
+        if self.waiting is not None and watch in self.waiting:
+            self.waiting.remove(watch)
+
     def ask(self) -> None:
         """Ask every waiter's question, in the order in which they came, and wake those that have their answer."""
         for waiter in tuple(self.waiting or ()):
@@ -81,10 +113,11 @@ class Waiters:
         self.ask()
         self._make_error = make_error
         for waiter in tuple(self.waiting or ()):
-            waiter.error = make_error()
-            self._wake(waiter)
+            if isinstance(waiter, _Waiter):
+                waiter.error = make_error()
+                self._wake(waiter)
 
-    def _wake(self, waiter: _Waiter) -> None:
+    def _wake(self, waiter: _Waiter | Watch) -> None:
         if self.waiting is not None:
             self.waiting.remove(waiter)
-        trio.lowlevel.reschedule(waiter.task)
+        waiter.wake()

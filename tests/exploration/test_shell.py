@@ -6,6 +6,8 @@ does the same with many more runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from meerkat_trio.testing import CancellationCoverage, explore
@@ -64,16 +66,15 @@ def test_every_pair_of_calls_leaves_everything_whole(first: str, reach: Reach) -
             reach.explore(name, scenario, runs=14)
 
 
-def test_the_explorations_keep_their_reach(reach: Reach, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_explorations_keep_their_reach(reach: Reach, record_property: Callable[[str, object], None]) -> None:
     if not reach.explored.issuperset((*ALONE, *CLOSING, *PAIRS)):
         pytest.skip("says something only after all explorations of this file")
     coverage = reach.coverage
     assert coverage is not None
-    with capsys.disabled():
-        print(
-            f" {len(reach.strikes)} places struck, {coverage.percent_of_all:.0f} % of the shell's"
-            f" {len(coverage.lines)} await lines ",
-            end="",
-        )
+    record_property(
+        "reach",
+        f"{len(reach.strikes)} places struck, {coverage.percent_of_all:.0f} % of the shell's"
+        f" {len(coverage.lines)} await lines",
+    )
     assert len(reach.strikes) >= STRUCK_AT_LEAST
     assert coverage.percent_of_all >= COVERED_AT_LEAST, sorted(coverage.lines - coverage.struck)

@@ -1,0 +1,424 @@
+"""A session's bridge: carries out the commands of supervisors and answers them (SPEC 7).
+
+It decides nothing: `_bridge` does. What a command changes is applied in the step in which it is admitted; what its
+answer waits for is watched for at every later step, in no task's stack frame. So whatever is cancelled, a command is
+finished or was never begun, and its answer goes out once. Made for a session with its first command: one without a
+supervisor does without.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
+
+import trio
+
+from . import authority
+from ._bridge import (
+    COMMANDS,
+    PROTOCOL_VERSION,
+    Acceptance,
+    AuthorizeNextSupervisor,
+    BindMember,
+    BridgeCommand,
+    DeliverMemberInput,
+    DestroyMember,
+    HardCancelMember,
+    InterruptMember,
+    ObserveMember,
+    Rejection,
+    RetireMember,
+    RevokeOwnSupervision,
+    Situation,
+    UnwireMember,
+    WireMember,
+    decide,
+    parse_command,
+)
+from ._drain import Verdict
+from ._exceptions import RejectionCause, RunInterrupted
+from ._messages import Envelope, TrustSource
+from ._rate import RateLimit
+from .authority import Bound, DropReason, ObligationKind, PeerId, ResponseStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._executor import Executor, WorkQueue
+    from ._outbox import Reply
+    from ._parts import SessionSettings
+    from ._reconcile import Edge, Pass
+    from ._requests import Requests
+    from ._trust_task import TrustTask
+    from ._waiters import Waiters, Watch
+    from .abc import CommsRuntime
+    from .authority import Input, SessionState, Step
+
+__all__ = ["INPUTS_REMEMBERED", "STRANGERS_LIMIT", "Supervision", "SupervisionHost"]
+
+_logger: Final = logging.getLogger("meerkat_trio.bridge")
+
+INPUTS_REMEMBERED: Final = 1024
+"""Delivered inputs of which the supervisor and the id are remembered, at the most; the oldest are forgotten first."""
+STRANGERS_LIMIT: Final = 4096
+"""Bytes that a command of a stranger may have, written as JSON."""
+_STRANGERS_BURST: Final = 8
+_STRANGERS_RATE: Final = 1.0
+_ALL_STRANGERS_BURST: Final = 64
+_ALL_STRANGERS_RATE: Final = 8.0
+
+_COMPLETED, _FAILED = ResponseStatus.COMPLETED, ResponseStatus.FAILED
+_Answer: TypeAlias = "dict[str, Any] | Rejection"
+"""The body of a COMPLETED response, or a rejection."""
+
+
+class SupervisionHost(Protocol):
+    """Whom the bridge belongs to."""
+
+    settings: SessionSettings
+    waiters: Waiters
+    bound_comms: CommsRuntime | None
+    trust_task: TrustTask | None
+    executor: Executor | None
+    queue: WorkQueue
+
+    @property
+    def state(self) -> SessionState:
+        """The session's current state."""
+
+    def apply(self, input_: Input) -> Step:
+        """Apply what is asked or was observed."""
+
+    def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
+        """Apply inputs one upon the other without committing."""
+
+    def commit(self, steps: tuple[Step, ...]) -> None:
+        """Commit rehearsed steps and realise them in order."""
+
+    def has_room(self) -> bool:
+        """Say whether another message may be offered."""
+
+    def offer(self, envelope: Envelope) -> Verdict | DropReason:
+        """Let the authority decide on an envelope, and take it in if it is admitted."""
+
+    def reconcile_trust(self) -> None:
+        """Bring the trust store to the newest desired set."""
+
+    def made_requests(self) -> Requests:
+        """Return the session's requests."""
+
+    def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
+        """Start a task that lives no longer than the session."""
+
+    def contain(self, error: Exception) -> None:
+        """Stop the session because of a fault of ours."""
+
+
+@final
+class Supervision:
+    """What one session does at its supervisors' command."""
+
+    __slots__ = ("_due", "_host", "_inputs", "_is_answering", "_is_leaving", "_open", "_strangers")
+
+    def __init__(self, host: SupervisionHost) -> None:
+        self._host = host
+        # Commands whose answer waits for something, by the identity of their envelope.
+        self._open: dict[int, tuple[Envelope, Callable[[], _Answer | None], Watch]] = {}
+        self._due: deque[tuple[Envelope, _Answer]] = deque()
+        self._is_answering = False
+        self._is_leaving = False
+        self._inputs: OrderedDict[tuple[PeerId, str], None] = OrderedDict()
+        self._strangers: RateLimit | None = None
+
+    @property
+    def open_commands(self) -> int:
+        """How many commands wait for their answer."""
+        return len(self._open) + len(self._due)
+
+    # --- strangers ----------------------------------------------------------------------------------
+
+    def screen(self, command: Envelope) -> DropReason | None:
+        """Say why a stranger's command is not even looked at, if it is not."""
+        now = trio.current_time()
+        if self._strangers is None:
+            self._strangers = RateLimit(
+                burst=_STRANGERS_BURST,
+                rate=_STRANGERS_RATE,
+                burst_of_all=_ALL_STRANGERS_BURST,
+                rate_of_all=_ALL_STRANGERS_RATE,
+                now=now,
+            )
+        if not self._strangers.admits(command.sender, now):
+            return DropReason.RATE_LIMITED
+        return _measured(command.body)
+
+    # --- commands -----------------------------------------------------------------------------------
+
+    def take(self, message: Envelope) -> None:
+        """Carry out a command that was admitted, or reject it; its answer follows now or later."""
+        decision = self._decide(message)
+        if isinstance(decision, Rejection):
+            _logger.info("session %s: rejected a command: %s", self._session_id, decision.cause.value)
+            self._answer(message, decision)
+            return
+        try:
+            if decision.inputs:
+                self._host.commit(self._host.rehearse(*decision.inputs))
+        except authority.TransitionRejected as rejected:
+            # The checks know the guards; what they do not know is a phase that a command has no check for.
+            in_phase = rejected.guard not in {"phase", "not_ending"}
+            cause = RejectionCause.INTERNAL if in_phase else RejectionCause.NOT_IN_PHASE
+            self._answer(message, Rejection(cause=cause))
+            return
+        self._realise(message, decision)
+
+    def _decide(self, message: Envelope) -> Acceptance | Rejection:
+        comms, state = self._host.bound_comms, self._host.state
+        local = state.peers.local_endpoint
+        try:
+            command = parse_command(message.body)
+            if isinstance(command, Rejection):
+                return command
+            address = None if comms is None else comms.advertised_address
+            situation = Situation(
+                state=state,
+                sender=message.sender,
+                peer_id=message.recipient,
+                address=address if local is None else local.address,
+            )
+            return decide(command, situation)
+        except Exception as error:  # noqa: BLE001 - what a body raises is no fault of ours
+            # In one process a body may be any object, which may raise anything.
+            _logger.warning("session %s: a command could not be read: %r", self._session_id, error)
+            return Rejection(cause=RejectionCause.INTERNAL)
+
+    def _realise(self, message: Envelope, accepted: Acceptance) -> None:
+        command, already = accepted.command, accepted.already
+        match command:
+            case BindMember() | AuthorizeNextSupervisor():
+                self._answer_when_published(message, command, already=already)
+            case WireMember() | UnwireMember():
+                self._answer_when_shown(message, command, already=already)
+            case RevokeOwnSupervision():
+                self._answer(message, {"already": already})
+            case DeliverMemberInput():
+                self._answer(message, self._deliver(message, command))
+            case ObserveMember():
+                self._answer(message, self._observation())
+            case InterruptMember() | HardCancelMember():
+                self._answer(message, {"run": self._interrupt(command)})
+            case RetireMember():
+                self._answer(message, {"queued": len(self._host.queue)})
+            case DestroyMember():
+                self._destroy(message)
+            case _:
+                raise TypeError(f"a command that nobody carries out: {command!r}")
+
+    # --- inputs and runs ----------------------------------------------------------------------------
+
+    def _deliver(self, message: Envelope, command: DeliverMemberInput) -> dict[str, Any]:
+        key = (message.sender, command.input_id)
+        if key in self._inputs:
+            return {"result": "deduplicated"}
+        if not self._host.has_room():
+            return _refused(DropReason.INBOX_FULL)
+        verdict = self._host.offer(
+            Envelope(id=command.input_id, sender=message.sender, recipient=message.recipient, body=command.content)
+        )
+        if isinstance(verdict, DropReason):
+            return _refused(verdict)
+        self._inputs[key] = None
+        if len(self._inputs) > INPUTS_REMEMBERED:
+            self._inputs.popitem(last=False)
+        return {"result": "accepted"}
+
+    def _interrupt(self, command: InterruptMember | HardCancelMember) -> str | None:
+        executor, run_id = self._host.executor, self._host.state.session.run_id
+        interruption = RunInterrupted(command.reason, hard=isinstance(command, HardCancelMember))
+        if executor is None or run_id is None or not executor.interrupt(interruption):
+            return None
+        return run_id
+
+    def _observation(self) -> dict[str, Any]:
+        state = self._host.state
+        comms = self._host.bound_comms
+        waiting = None if comms is None else comms.statistics()
+        return {
+            "phase": state.session.phase.value,
+            "run": state.session.run_id,
+            "drain": {
+                "phase": state.drain.phase.value,
+                "mode": None if state.drain.mode is None else state.drain.mode.value,
+                "generation": state.drain.generation,
+            },
+            "queued": len(self._host.queue),
+            "work_waiting": 0 if waiting is None else waiting.work_waiting,
+            "control_waiting": 0 if waiting is None else waiting.control_waiting,
+        }
+
+    def _destroy(self, message: Envelope) -> None:
+        reply = self._answer(message, {"queued": len(self._host.queue)})
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        if reply is None or reply.is_over:
+            self._host.apply(authority.Destroy())
+        else:
+            self._host.start_child(self._destroy_after, reply)
+
+    async def _destroy_after(self, reply: Reply) -> None:
+        """Destroy the session when the reply is out, or has failed for good, or after the grace time."""
+        host = self._host
+        try:
+            with trio.move_on_after(host.settings.grace):
+                await host.waiters.wait(lambda: True if reply.is_over or host.state.session.ending else None)
+        finally:
+            host.apply(authority.Destroy())
+
+    # --- what the trust store has to show -----------------------------------------------------------
+
+    def _answer_when_published(
+        self, message: Envelope, command: BindMember | AuthorizeNextSupervisor, *, already: bool
+    ) -> None:
+        host = self._host
+        bound = host.state.supervisor.binding
+        if not isinstance(bound, Bound):
+            raise TypeError(f"a binding was made and is not there: {bound!r}")
+        obligation = (ObligationKind.PUBLISH, bound.peer_id, bound.epoch)
+        edge = (bound.peer_id, TrustSource.SUPERVISOR)
+        # With nothing owed, the edge was there; whether it still is, another pass will tell.
+        shown = self._make_sight() if obligation not in host.state.supervisor.obligations else None
+
+        def answer() -> _Answer | None:
+            region = host.state.supervisor
+            if region.binding != bound or host.state.session.ending is not None:
+                return self._unpublished()
+            if shown is None:
+                return None if obligation in region.obligations else self._about_us(message, command, already=already)
+            ended = shown()
+            if ended is None or _is_missing(edge, ended):
+                return None
+            return self._about_us(message, command, already=already)
+
+        self._watch(message, answer)
+
+    def _unpublished(self) -> Rejection:
+        return Rejection(cause=RejectionCause.PUBLISH_FAILED, epoch_floor=self._host.state.supervisor.epoch_floor)
+
+    def _about_us(self, message: Envelope, command: BridgeCommand, *, already: bool) -> dict[str, Any]:
+        if not isinstance(command, BindMember):
+            return {"already": already}
+        return {
+            "already": already,
+            "peer_id": str(message.recipient),
+            "address": str(command.expected_address),
+            "capabilities": sorted(COMMANDS),
+            "protocol_version": PROTOCOL_VERSION,
+        }
+
+    def _answer_when_shown(self, message: Envelope, command: WireMember | UnwireMember, *, already: bool) -> None:
+        host = self._host
+        shown = self._make_sight()
+        edge = (command.peer.peer_id, TrustSource.DIRECT)
+
+        def answer() -> _Answer | None:
+            if host.state.session.ending is not None:
+                return Rejection(cause=RejectionCause.NOT_IN_PHASE)
+            ended = shown()
+            return None if ended is None or _is_missing(edge, ended) else {"already": already}
+
+        self._watch(message, answer)
+
+    def _make_sight(self) -> Callable[[], Pass | None]:
+        """Ask for a pass over the trust store; return what returns it once it has ended."""
+        host = self._host
+        host.reconcile_trust()
+        task = host.trust_task
+        request = 0 if task is None else task.request_number
+
+        def shown() -> Pass | None:
+            now = host.trust_task
+            # Another task began with a pass over what is bound now, and so with one after this.
+            if now is None or (now is task and not task.has_seen_to(request)):
+                return None
+            last = now.last
+            return last if last is not None and last.store is host.bound_comms else None
+
+        return shown
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def _watch(self, message: Envelope, answer: Callable[[], _Answer | None]) -> None:
+        """Answer as soon as there is one, at whatever step that is."""
+
+        def take(found: _Answer) -> None:
+            del self._open[id(message)]
+            self._due.append((message, found))
+            if not self._is_answering:
+                self._is_answering = True
+                self._host.start_child(self._answer_due)
+
+        found = answer()
+        if found is not None:
+            self._answer(message, found)
+            return
+        self._open[id(message)] = message, answer, self._host.waiters.watch(answer, take)
+
+    async def _answer_due(self) -> None:
+        """Answer what can be answered.
+
+        A task of its own, without a checkpoint: in the step that made the answer, its own effects come first.
+        """
+        try:
+            self._settle_due()
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
+            self._host.contain(fault)
+        finally:
+            self._is_answering = False
+
+    def _settle_due(self) -> None:
+        while self._due:
+            self._answer(*self._due.popleft())
+
+    def _answer(self, message: Envelope, answer: _Answer) -> Reply | None:
+        requests = self._host.made_requests()
+        if isinstance(answer, Rejection):
+            return requests.settle(message, _FAILED, answer.body())
+        return requests.settle(message, _COMPLETED, answer)
+
+    def end(self) -> None:
+        """Answer what waits: the session has ended, and nothing of it will come any more."""
+        self._is_leaving = False
+        for message, answer, watch in self._open.values():
+            self._host.waiters.forget(watch)
+            self._due.append((message, answer() or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
+        self._open.clear()
+        self._settle_due()
+
+    @property
+    def _session_id(self) -> str:
+        return self._host.state.session.session_id
+
+
+def _is_missing(edge: Edge, ended: Pass) -> bool:
+    """Say whether a pass has left an edge as it should not be; then it is tried again."""
+    return None in ended.failures or edge in ended.failures
+
+
+def _refused(reason: DropReason) -> dict[str, Any]:
+    return {"result": "rejected", "reason": reason.value}
+
+
+def _measured(body: object) -> DropReason | None:
+    """Say what is wrong with a stranger's body: too large, or nothing that could have come over a wire."""
+    size = 0
+    try:
+        for piece in json.JSONEncoder(check_circular=True).iterencode(body):
+            size += len(piece.encode("utf-8", "surrogatepass"))
+            if size > STRANGERS_LIMIT:
+                return DropReason.OVERSIZE
+    except (TypeError, ValueError, RecursionError):
+        return DropReason.MALFORMED
+    return None
