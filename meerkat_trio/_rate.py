@@ -25,8 +25,9 @@ class _Bucket:
 
     def fill(self, now: float) -> float:
         """Return how many tokens there are now."""
-        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._then) * self._rate)
-        self._then = now
+        if now > self._then:
+            self._tokens = min(self._burst, self._tokens + (now - self._then) * self._rate)
+            self._then = now
         return self._tokens
 
     def is_full(self, now: float) -> bool:
