@@ -63,7 +63,7 @@ _logger: Final = logging.getLogger("meerkat_trio.bridge")
 INPUTS_REMEMBERED: Final = 1024
 """Delivered inputs of which the supervisor and the id are remembered, at the most; the oldest are forgotten first."""
 STRANGERS_LIMIT: Final = 4096
-"""Bytes that a command of a stranger may have, written as JSON."""
+"""Bytes that a command of a stranger may have, written as JSON, its correlation included."""
 _STRANGERS_BURST: Final = 8
 _STRANGERS_RATE: Final = 1.0
 _ALL_STRANGERS_BURST: Final = 64
@@ -152,7 +152,7 @@ class Supervision:
             )
         if not self._strangers.admits(command.sender, now):
             return DropReason.RATE_LIMITED
-        return _measured(command.body)
+        return _measured((command.correlation, command.body))
 
     # --- commands -----------------------------------------------------------------------------------
 
@@ -411,14 +411,14 @@ def _refused(reason: DropReason) -> dict[str, Any]:
     return {"result": "rejected", "reason": reason.value}
 
 
-def _measured(body: object) -> DropReason | None:
-    """Say what is wrong with a stranger's body: too large, or nothing that could have come over a wire."""
+def _measured(said: object) -> DropReason | None:
+    """Say what is wrong with what a stranger says: too large, or nothing that could have come over a wire."""
     size = 0
     try:
-        for piece in json.JSONEncoder(check_circular=True).iterencode(body):
+        for piece in json.JSONEncoder(check_circular=True).iterencode(said):
             size += len(piece.encode("utf-8", "surrogatepass"))
             if size > STRANGERS_LIMIT:
                 return DropReason.OVERSIZE
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 - in one process a body may be any object, which may raise anything
         return DropReason.MALFORMED
     return None
