@@ -48,13 +48,13 @@ if TYPE_CHECKING:
 
     from ._executor import Executor, WorkQueue
     from ._outbox import Reply
-    from ._parts import SessionSettings
+    from ._parts import Binding, SessionSettings
     from ._reconcile import Edge, Pass
     from ._requests import Requests
     from ._trust_task import TrustTask
     from ._waiters import Waiters, Watch
     from .abc import CommsRuntime
-    from .authority import Input, SessionState, Step
+    from .authority import Input, PeerAddress, SessionState, Step
 
 __all__ = ["INPUTS_REMEMBERED", "STRANGERS_LIMIT", "Supervision", "SupervisionHost"]
 
@@ -87,6 +87,10 @@ class SupervisionHost(Protocol):
     @property
     def state(self) -> SessionState:
         """The session's current state."""
+
+    @property
+    def binding(self) -> Binding | None:
+        """What the drain is to serve now."""
 
     def apply(self, input_: Input) -> Step:
         """Apply what is asked or was observed."""
@@ -175,24 +179,33 @@ class Supervision:
         self._realise(message, decision)
 
     def _decide(self, message: Envelope) -> Acceptance | Rejection:
-        comms, state = self._host.bound_comms, self._host.state
-        local = state.peers.local_endpoint
         try:
             command = parse_command(message.body)
             if isinstance(command, Rejection):
                 return command
-            address = None if comms is None else comms.advertised_address
             situation = Situation(
-                state=state,
+                state=self._host.state,
                 sender=message.sender,
                 peer_id=message.recipient,
-                address=address if local is None else local.address,
+                address=self._address(),
             )
             return decide(command, situation)
         except Exception as error:  # noqa: BLE001 - what a body raises is no fault of ours
             # In one process a body may be any object, which may raise anything.
             _logger.warning("session %s: a command could not be read: %r", self._session_id, error)
             return Rejection(cause=RejectionCause.INTERNAL)
+
+    def _comms(self) -> CommsRuntime | None:
+        """Return what brings the commands: also where the session has just let go of it."""
+        binding = self._host.binding
+        return self._host.bound_comms if binding is None else binding.comms
+
+    def _address(self) -> PeerAddress | None:
+        """Return where the session is reached, as far as it knows."""
+        local, comms = self._host.state.peers.local_endpoint, self._comms()
+        if local is not None:
+            return local.address
+        return None if comms is None else comms.advertised_address
 
     def _realise(self, message: Envelope, accepted: Acceptance) -> None:
         command, already = accepted.command, accepted.already
@@ -243,7 +256,7 @@ class Supervision:
 
     def _observation(self) -> dict[str, Any]:
         state = self._host.state
-        comms = self._host.bound_comms
+        comms = self._comms()
         waiting = None if comms is None else comms.statistics()
         return {
             "phase": state.session.phase.value,
