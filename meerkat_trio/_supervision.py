@@ -323,10 +323,12 @@ class Supervision:
     def _about_us(self, message: Envelope, command: BridgeCommand, *, already: bool) -> dict[str, Any]:
         if not isinstance(command, BindMember):
             return {"already": already}
+        # A retry may claim to expect anything: what is said here is ours.
+        address = self._address()
         return {
             "already": already,
             "peer_id": str(message.recipient),
-            "address": str(command.expected_address),
+            "address": None if address is None else str(address),
             "capabilities": sorted(COMMANDS),
             "protocol_version": PROTOCOL_VERSION,
         }
