@@ -41,6 +41,7 @@ from ._drain import Verdict
 from ._exceptions import RejectionCause, RunInterrupted
 from ._messages import Envelope, TrustSource
 from ._rate import RateLimit
+from ._trust_task import is_final
 from .authority import Bound, DropReason, ObligationKind, PeerId, ResponseStatus
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from ._executor import Executor, WorkQueue
     from ._outbox import Reply
     from ._parts import Binding, SessionSettings
-    from ._reconcile import Edge, Pass
+    from ._reconcile import Edge
     from ._requests import Requests
     from ._trust_task import TrustTask
     from ._waiters import Waiters, Watch
@@ -310,10 +311,10 @@ class Supervision:
                 return self._unpublished()
             if shown is None:
                 return None if obligation in region.obligations else self._about_us(message, command, already=already)
-            ended = shown()
-            if ended is None or _is_missing(edge, ended):
+            stands = shown(edge)
+            if stands is None:
                 return None
-            return self._about_us(message, command, already=already)
+            return self._about_us(message, command, already=already) if stands else self._unpublished()
 
         self._watch(message, answer)
 
@@ -341,25 +342,35 @@ class Supervision:
         def answer() -> _Answer | None:
             if host.state.session.ending is not None:
                 return Rejection(cause=RejectionCause.NOT_IN_PHASE)
-            ended = shown()
-            return None if ended is None or _is_missing(edge, ended) else {"already": already}
+            stands = shown(edge)
+            if stands is None:
+                return None
+            return {"already": already} if stands else Rejection(cause=RejectionCause.PUBLISH_FAILED)
 
         self._watch(message, answer)
 
-    def _make_sight(self) -> Callable[[], Pass | None]:
-        """Ask for a pass over the trust store; return what returns it once it has ended."""
+    def _make_sight(self) -> Callable[[Edge], bool | None]:
+        """Ask for a pass over the trust store; return what says whether an edge is as it should be, once that is known.
+
+        What the store refuses for good, or has refused often enough, nobody waits for; it is tried again all the same.
+        """
         host = self._host
         host.reconcile_trust()
         task = host.trust_task
         request = 0 if task is None else task.request_number
 
-        def shown() -> Pass | None:
+        def shown(edge: Edge) -> bool | None:
             now = host.trust_task
             # Another task began with a pass over what is bound now, and so with one after this.
             if now is None or (now is task and not task.has_seen_to(request)):
                 return None
             last = now.last
-            return last if last is not None and last.store is host.bound_comms else None
+            if last is None or last.store is not host.bound_comms:
+                return None
+            failure = last.failures.get(None) or last.failures.get(edge)
+            if failure is None:
+                return True
+            return False if is_final(failure, failure.attempts) else None
 
         return shown
 
@@ -415,11 +426,6 @@ class Supervision:
     @property
     def _session_id(self) -> str:
         return self._host.state.session.session_id
-
-
-def _is_missing(edge: Edge, ended: Pass) -> bool:
-    """Say whether a pass has left an edge as it should not be; then it is tried again."""
-    return None in ended.failures or edge in ended.failures
 
 
 def _refused(reason: DropReason) -> dict[str, Any]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .abc import CommsRuntime
     from .authority import Input, PeerEndpoint, SessionState, Step
 
-__all__ = ["PUBLISH_ATTEMPTS", "TrustHost", "TrustTask", "desired_edges"]
+__all__ = ["PUBLISH_ATTEMPTS", "TrustHost", "TrustTask", "desired_edges", "is_final"]
 
 _logger: Final = logging.getLogger("meerkat_trio.trust")
 
@@ -67,6 +67,12 @@ def desired_edges(state: SessionState) -> dict[Edge, PeerEndpoint]:
         )
         for peer_id, endpoint in endpoints.items()
     }
+
+
+def is_final(failure: Failure, attempts: int) -> bool:
+    """Say whether nobody is to wait any longer for what has failed so often."""
+    unfit = failure.edge is not None and isinstance(failure.cause, ValueError)
+    return unfit or attempts >= PUBLISH_ATTEMPTS
 
 
 @final
@@ -208,8 +214,7 @@ class TrustTask:
             if failure.edge not in {None, (peer_id, TrustSource.SUPERVISOR)}:
                 continue
             if kind is _PUBLISH:
-                unfit = failure.edge is not None and isinstance(failure.cause, ValueError)
-                final = unfit or attempts + 1 >= PUBLISH_ATTEMPTS
+                final = is_final(failure, attempts + 1)
                 if final:
                     session_id = self._host.state.session.session_id
                     _logger.warning("session %s: supervisor %s is given up: %s", session_id, peer_id, reason)
