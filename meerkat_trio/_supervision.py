@@ -57,18 +57,23 @@ if TYPE_CHECKING:
     from .abc import CommsRuntime
     from .authority import Input, PeerAddress, SessionState, Step
 
-__all__ = ["INPUTS_REMEMBERED", "STRANGERS_LIMIT", "Supervision", "SupervisionHost"]
+__all__ = ["INPUTS_REMEMBERED", "OPEN_COMMANDS", "STRANGERS_LIMIT", "Supervision", "SupervisionHost"]
 
 _logger: Final = logging.getLogger("meerkat_trio.bridge")
 
 INPUTS_REMEMBERED: Final = 1024
 """Delivered inputs of which the supervisor and the id are remembered, at the most; the oldest are forgotten first."""
+OPEN_COMMANDS: Final = 256
+"""Commands that wait for the trust store at once, at the most; further ones are rejected, and nothing is done."""
 STRANGERS_LIMIT: Final = 4096
 """Bytes that a command of a stranger may have, written as JSON, its correlation included."""
 _STRANGERS_BURST: Final = 8
 _STRANGERS_RATE: Final = 1.0
 _ALL_STRANGERS_BURST: Final = 64
 _ALL_STRANGERS_RATE: Final = 8.0
+
+_WAITING: Final = (BindMember, AuthorizeNextSupervisor, WireMember, UnwireMember)
+"""The commands whose answer waits for the trust store."""
 
 _COMPLETED, _FAILED = ResponseStatus.COMPLETED, ResponseStatus.FAILED
 _Answer: TypeAlias = "dict[str, Any] | Rejection"
@@ -167,6 +172,10 @@ class Supervision:
         if isinstance(decision, Rejection):
             _logger.info("session %s: rejected a command: %s", self._session_id, decision.cause.value)
             self._answer(message, decision)
+            return
+        if len(self._open) >= OPEN_COMMANDS and isinstance(decision.command, _WAITING):
+            detail = "too many commands wait for the trust store"
+            self._answer(message, Rejection(cause=RejectionCause.INTERNAL, detail=detail))
             return
         try:
             if decision.inputs:
