@@ -264,6 +264,7 @@ class UnfitPeer:
     """The command's epoch."""
 
 
+_MALFORMED: Final = Rejection(cause=_Cause.UNSUPPORTED, detail="fields: one is malformed")
 _ENDPOINTS: Final = {"supervisor", "next", "peer"}
 _PEER_FIELDS: Final = frozenset({"name", "peer_id", "address", "signing_key"})
 
@@ -273,7 +274,7 @@ def parse_command(params: object) -> BridgeCommand | UnfitPeer | Rejection:
     if not isinstance(params, Mapping):
         return Rejection(cause=_Cause.UNSUPPORTED, detail="params: a mapping is needed")
     version = params.get("protocol_version")
-    if version != PROTOCOL_VERSION or isinstance(version, bool):
+    if type(version) is not int or version != PROTOCOL_VERSION:
         return Rejection(
             cause=_Cause.UNSUPPORTED_PROTOCOL_VERSION, detail=f"protocol_version: {PROTOCOL_VERSION} is spoken"
         )
@@ -302,13 +303,17 @@ def _parse_fields(command: type[BridgeCommand], params: Mapping[Any, Any]) -> Br
     try:
         return command(**values)
     except (ValueError, TypeError):
-        return Rejection(cause=_Cause.UNSUPPORTED, detail="fields: one is malformed")
+        return _MALFORMED
 
 
-def _unfit(command: type[BridgeCommand], epoch: object) -> UnfitPeer | Rejection:
+def _unfit(command: type[BridgeCommand], epoch: Any) -> UnfitPeer | Rejection:
     if not issubclass(command, WireMember | UnwireMember):
         return Rejection(cause=_Cause.INVALID_SUPERVISOR_SPEC)
-    return UnfitPeer(epoch if isinstance(epoch, int) else 0)
+    try:
+        require_epoch(epoch)
+    except ValueError:
+        return _MALFORMED
+    return UnfitPeer(epoch)
 
 
 def _parse_endpoint(said: object) -> PeerEndpoint | None:
