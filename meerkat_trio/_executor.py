@@ -331,7 +331,8 @@ class Executor:
             if not fatal and not is_being_cancelled():
                 return self._failed(run_id, error)  # noqa: ASYNC104 - the Cancelled belongs to another task
             if self._interruption is not None and cancelled is not None and not fatal:
-                self._failed(run_id, self._interruption)
+                # What its own tasks failed with over that is kept.
+                self._failed(run_id, rest or self._interruption)
                 raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
             # The handler was cancelled; what its own tasks failed with over that is kept.
             host.finish_run(run_id, RunOutcome.RETURNED, None if cancelled is None else rest)
@@ -347,6 +348,8 @@ class Executor:
     def _failed(self, run_id: RunId, error: BaseException) -> bool:
         interruption = self._interruption
         if interruption is not None and interruption.hard:
+            if error is not interruption:
+                interruption.__cause__ = error
             self._host.finish_run(run_id, RunOutcome.ABANDONED, interruption)
             return False
         if self._queue.attempt < self._max_attempts:
