@@ -1,0 +1,1 @@
+"""The supervisor bridge, over a real transport and purely."""
