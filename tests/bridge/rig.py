@@ -55,7 +55,7 @@ EVE: Final = endpoint(3, "eve")
 
 @attrs.define(eq=False)
 class Commands:
-    """Session "member", and sessions "ann" and "ben" of another machine, which know it by hand; it does not know them."""
+    """Session "member", and sessions "ann" and "ben" of another machine, which know it by hand; it knows nobody."""
 
     network: MemoryNetwork
     machine: MeerkatMachine
@@ -89,6 +89,11 @@ class Commands:
 
     def rotate(self, epoch: int = 2, to: MemoryComms | None = None) -> AuthorizeNextSupervisor:
         return AuthorizeNextSupervisor(next=(to or self.ben_comms).endpoint(), epoch=epoch)
+
+    async def know(self) -> None:
+        """Let the member trust both by hand, so that they are no strangers."""
+        for transport in (self.ann_comms, self.ben_comms):
+            await self.comms.add_trusted_peer(transport.endpoint(), TrustSource.MANUAL)
 
     @property
     def supervisor(self) -> tuple[PeerId, int] | None:
@@ -139,9 +144,9 @@ async def rejection(cause: RejectionCause) -> AsyncIterator[pytest.ExceptionInfo
     assert rejected.value.cause is cause
 
 
-def raw(command: BridgeCommand, *without: str, **changed: Any) -> dict[str, Any]:
+def raw(of: BridgeCommand, /, *without: str, **changed: Any) -> dict[str, Any]:
     """What a command says, with fields left out and others put in."""
-    said = {**command.params(), **changed}
+    said = {**of.params(), **changed}
     return {name: value for name, value in said.items() if name not in without}
 
 
@@ -173,7 +178,7 @@ class Silent:
 
 async def reply_of(session: Session, member: PeerId, said: object) -> Any:
     """Send whatever under the bridge's intent, and return what the rejection says."""
-    with pytest.raises(Exception) as failed:  # noqa: B017, PT011 - looked at below
+    with pytest.raises(Exception) as failed:
         await session.request(member, BRIDGE_INTENT, said)
     return getattr(failed.value, "body", failed.value)
 
