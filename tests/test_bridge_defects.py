@@ -269,7 +269,7 @@ async def test_d28_a_drain_that_fails_leaves_no_command_behind(command: str, aut
     class Failing(Store):
         fails = False
 
-        async def claim(self, **lanes: Any) -> Any:  # type: ignore[override]
+        async def claim(self, **lanes: Any) -> Any:
             if self.fails:
                 self.fails = False
                 raise OSError("the line is down")

@@ -125,15 +125,12 @@ async def commanding(handler: Handler | None = None, **options: Any) -> AsyncIte
         async with open_machine(random=lambda: 0.0) as theirs, open_machine(random=lambda: 0.0, **options) as machine:
             member = await machine.register("member", handler, **session_options)
             await member.attach_ingress(comms)
-            sessions, transports = [], []
-            for name in ("ann", "ben"):
-                transport = MemoryComms(network, name)
+            ann_comms, ben_comms = MemoryComms(network, "ann"), MemoryComms(network, "ben")
+            ann, ben = await theirs.register("ann"), await theirs.register("ben")
+            for session, transport in ((ann, ann_comms), (ben, ben_comms)):
                 await transport.add_trusted_peer(comms.endpoint(), TrustSource.MANUAL)
-                session = await theirs.register(name)
                 await session.attach_ingress(transport)
-                sessions.append(session)
-                transports.append(transport)
-            yield Commands(network, machine, member, *sessions, comms, *transports)
+            yield Commands(network, machine, member, ann, ben, comms, ann_comms, ben_comms)
 
 
 @asynccontextmanager

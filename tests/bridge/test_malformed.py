@@ -50,7 +50,7 @@ UNKNOWN: dict[str, tuple[object, str]] = {
     "no command": (raw(OBSERVE, "command"), COMMAND),
     "an unknown command and field": (raw(OBSERVE, command="obey", obey=1), COMMAND),
     "an unknown field": (raw(OBSERVE, obey=1), FIELD),
-    "a field that is no text": ({**raw(OBSERVE), 1: 1}, FIELD),
+    "a field that is no text": (dict[object, object](raw(OBSERVE)) | {1: 1}, FIELD),
     "an unknown field and none that is needed": (raw(OBSERVE, "epoch", obey=1), FIELD),
     "no epoch": (raw(OBSERVE, "epoch"), "epoch: missing"),
     "no input id": (raw(SAID, "input_id"), "input_id: missing"),
