@@ -232,6 +232,25 @@ async def test_d28_a_command_that_the_end_overtakes_is_answered_once(
         assert edges(rig.comms) == set()
 
 
+@pytest.mark.parametrize("end", ["stop", "unregister", "destroy"])
+@pytest.mark.parametrize("command", ["bind", "rotate", "renew", "wire", "unwire"])
+async def test_d28_a_command_that_waits_with_no_drain_left_is_answered_at_the_end(
+    command: str, end: str, autojump_clock: object
+) -> None:
+    async with supervised(before=command) as (rig, ann, said):
+        rig.comms.delay = 1.0
+        ann.send(said, "1")
+        await trio.sleep(0.5)
+        await rig.member.stop_drain()
+        assert ann.heard() == []
+        # Nothing runs any more: told to end, it has ended.
+        await getattr(rig.member, end)()
+        assert ann.heard() == [("1", ENDED[command])]
+        await trio.sleep(30)
+        assert ann.heard() == []
+        assert not rig.member._tasks.waiters.waiting
+
+
 @pytest.mark.parametrize("how", ["leaves the block", "is cancelled"])
 @pytest.mark.parametrize("command", COMMANDS)
 async def test_d28_a_command_that_the_machines_end_overtakes_is_answered_once(
