@@ -130,7 +130,7 @@ class SupervisionHost(Protocol):
 class Supervision:
     """What one session does at its supervisors' command."""
 
-    __slots__ = ("_due", "_host", "_inputs", "_is_answering", "_is_leaving", "_open", "_strangers")
+    __slots__ = ("_due", "_host", "_inputs", "_is_answering", "_is_destroying", "_is_leaving", "_open", "_strangers")
 
     def __init__(self, host: SupervisionHost) -> None:
         self._host = host
@@ -138,6 +138,7 @@ class Supervision:
         self._open: dict[int, tuple[Envelope, Callable[[], _Answer | None], Watch]] = {}
         self._due: deque[tuple[Envelope, _Answer]] = deque()
         self._is_answering = False
+        self._is_destroying = False
         self._is_leaving = False
         self._inputs: OrderedDict[tuple[PeerId, str], None] = OrderedDict()
         self._strangers: RateLimit | None = None
@@ -146,6 +147,11 @@ class Supervision:
     def open_commands(self) -> int:
         """How many commands wait for their answer."""
         return len(self._open) + len(self._due)
+
+    @property
+    def tasks(self) -> int:
+        """How many tasks there are."""
+        return self._is_answering + self._is_destroying
 
     # --- strangers ----------------------------------------------------------------------------------
 
@@ -289,6 +295,7 @@ class Supervision:
         if reply is None or reply.is_over:
             self._host.apply(authority.Destroy())
         else:
+            self._is_destroying = True
             self._host.start_child(self._destroy_after, reply)
 
     async def _destroy_after(self, reply: Reply) -> None:
@@ -298,6 +305,7 @@ class Supervision:
             with trio.move_on_after(host.settings.grace):
                 await host.waiters.wait(lambda: True if reply.is_over or host.state.session.ending else None)
         finally:
+            self._is_destroying = False
             host.apply(authority.Destroy())
 
     # --- what the trust store has to show -----------------------------------------------------------

@@ -10,13 +10,25 @@ from typing import Final
 import trio
 
 from meerkat_trio import (
+    AuthorizeNextSupervisor,
+    BindMember,
     CommsDrainMode,
+    DeliverMemberInput,
+    DestroyMember,
+    EnvelopeKind,
+    HardCancelMember,
+    InterruptMember,
+    ObserveMember,
     ReceiptStatus,
     ResponseStatus,
+    RetireMember,
+    RevokeOwnSupervision,
     Session,
     SessionRun,
     TrustSource,
     Unbound,
+    UnwireMember,
+    WireMember,
     open_machine,
 )
 from meerkat_trio._drain import BATCH
@@ -41,6 +53,7 @@ SOURCE: Final = tuple(
         "_executor",
         "_correspondence",
         "_requests",
+        "_supervision",
         "_outbox",
         "_parts",
         "_waiters",
@@ -209,6 +222,60 @@ async def bind_and_revoke(stage: Stage) -> None:
     await session.wait_supervisor_settled()
 
 
+async def command_bind(stage: Stage) -> None:
+    """Bind over the bridge, and again, as one whose answer was not heard; then give it up, twice."""
+    boss, token = stage.meet(), stage.session.issue_bootstrap_token()
+    stage.shake()
+    epoch = stage.session._tasks.state.supervisor.epoch_floor + 1
+    bind = BindMember(
+        supervisor=boss.endpoint(),
+        epoch=epoch,
+        expected_peer_id=stage.comms.peer_id,
+        expected_address=stage.comms.advertised_address,
+        bootstrap_token=token,
+    )
+    await stage.command(boss, bind, bind)
+    await stage.command(boss, RevokeOwnSupervision(epoch=epoch), RevokeOwnSupervision(epoch=epoch))
+
+
+async def command_rotate(stage: Stage) -> None:
+    """Hand over to the next supervisor over the bridge, and again."""
+    boss, epoch = stage.supervise()
+    stage.shake()
+    following = stage.meet()
+    rotate = AuthorizeNextSupervisor(next=following.endpoint(), epoch=epoch + 1)
+    await stage.command(boss, rotate, rotate)
+    await stage.command(following, rotate)
+
+
+async def command_run(stage: Stage) -> None:
+    """Deliver inputs, one of them twice, and cancel runs."""
+    boss, epoch = stage.supervise()
+    inputs = [DeliverMemberInput(epoch=epoch, input_id=f"{epoch} {name}", content=f"{epoch} {name}") for name in "aab"]
+    await stage.command(boss, *inputs, InterruptMember(epoch=epoch), ObserveMember(epoch=epoch))
+    await stage.command(boss, *inputs, HardCancelMember(epoch=epoch))
+
+
+async def command_wire(stage: Stage) -> None:
+    """Wire a peer and unwire it, both twice."""
+    boss, epoch = stage.supervise()
+    peer = stage.fragile()
+    await stage.command(boss, WireMember(epoch=epoch, peer=peer), WireMember(epoch=epoch, peer=peer))
+    await stage.command(boss, UnwireMember(epoch=epoch, peer=peer), UnwireMember(epoch=epoch, peer=peer))
+
+
+async def command_retire(stage: Stage) -> None:
+    boss, epoch = stage.supervise()
+    await stage.command(boss, RetireMember(epoch=epoch), RetireMember(epoch=epoch))
+
+
+async def command_destroy(stage: Stage) -> None:
+    """Destroy over the bridge while the supervisor has no room for the answer, and again."""
+    boss, epoch = stage.supervise(control_lane=1)
+    stage.rig.peer.send_nowait(stage.rig.peer.envelope(boss.peer_id, kind=EnvelopeKind.PEER_ADDED))
+    await stage.command(boss, DestroyMember(epoch=epoch), DestroyMember(epoch=epoch))
+
+
 async def local_endpoint(stage: Stage) -> None:
     await stage.session.publish_local_endpoint(stage.fragile())
     await stage.session.clear_local_endpoint()
@@ -247,6 +314,12 @@ CALLS: Final[dict[str, Call]] = {
     "rotate": rotate,
     "bind and revoke": bind_and_revoke,
     "local endpoint": local_endpoint,
+    "command bind": command_bind,
+    "command rotate": command_rotate,
+    "command run": command_run,
+    "command wire": command_wire,
+    "command retire": command_retire,
+    "command destroy": command_destroy,
 }
 
 MEETING: Final = (
@@ -288,6 +361,21 @@ MEETING: Final = (
     ("wire", "overlay"),
     ("rotate", "rotate"),
     ("rotate", "bind and revoke"),
+    ("rebind", "command rotate"),
+    ("reply", "command bind"),
+    ("stop_drain", "command bind"),
+    ("rebind", "command bind"),
+    ("detach", "command bind"),
+    ("stop and attach", "command wire"),
+    ("command wire", "command wire"),
+    ("retire", "command run"),
+    ("rebind", "command run"),
+    ("command run", "command retire"),
+    ("request", "command destroy"),
+    ("rebind", "command destroy"),
+    ("stop", "command wire"),
+    ("stop", "command destroy"),
+    ("stop and revive", "command rotate"),
 )
 """Pairs that act on the same thing."""
 

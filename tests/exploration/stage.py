@@ -12,7 +12,9 @@ import trio
 
 from meerkat_trio import (
     Backoff,
+    BridgeCommand,
     CommsDrainPhase,
+    DeliverMemberInput,
     DropReason,
     Ending,
     Envelope,
@@ -28,9 +30,11 @@ from meerkat_trio import (
     Session,
     SessionRun,
     TrustSource,
+    Unbound,
     open_machine,
 )
 from meerkat_trio._trust_task import desired_edges
+from meerkat_trio.authority import BRIDGE_INTENT
 from meerkat_trio.testing import Exploration
 
 from ..authority.cast import endpoint as endpoint_of
@@ -99,6 +103,8 @@ class Stage:
     """Messages of the session to peers."""
     heard: list[tuple[MemoryComms, int]] = attrs.Factory(list)
     """Those that arrived."""
+    inputs: dict[str, str] = attrs.Factory(dict)
+    """Inputs that a supervisor delivers, by the correlation of the command."""
     named: int = 0
 
     @classmethod
@@ -138,6 +144,7 @@ class Stage:
             await stage.rest()
         stage.agree()
         stage.settle_requests()
+        stage.settle_inputs()
         stage.balance()
         assert limiter is None or limiter.borrowed_tokens == 0
 
@@ -169,15 +176,37 @@ class Stage:
         peer._trust.add(self.comms.endpoint(), TrustSource.MANUAL)
         return peer
 
-    def ask(self, peer: MemoryComms) -> None:
-        """Let a peer ask the session for something."""
+    def ask(self, peer: MemoryComms, params: object = "request", intent: str = "work") -> str:
+        """Let a peer ask the session for something; return the correlation."""
         correlation = f"c{len(self.asked)}"
         receipt = peer.send_nowait(
-            peer.envelope(
-                self.comms.peer_id, "request", kind=EnvelopeKind.REQUEST, intent="work", correlation=correlation
-            )
+            peer.envelope(self.comms.peer_id, params, kind=EnvelopeKind.REQUEST, intent=intent, correlation=correlation)
         )
         self.asked.append((peer, correlation, receipt))
+        return correlation
+
+    async def command(self, peer: MemoryComms, *commands: BridgeCommand) -> None:
+        """Let a peer command the session, and be cancellable while it waits for the answers."""
+        for command in commands:
+            correlation = self.ask(peer, command.params(), BRIDGE_INTENT)
+            if isinstance(command, DeliverMemberInput):
+                self.inputs[correlation] = command.input_id
+        for _ in range(3):
+            await trio.sleep(0.1)
+            self.declare()
+            self.hear(peer)
+
+    def supervise(self, **bounds: Any) -> tuple[MemoryComms, int]:
+        """Make a new peer the supervisor; return it and its epoch."""
+        peer, epoch = self.meet(**bounds), self.session._tasks.state.supervisor.epoch_floor + 1
+        with suppress(*REFUSALS):
+            supervise = (
+                self.session.bind_supervisor
+                if isinstance(self.session.supervisor, Unbound)
+                else self.session.authorize_supervisor
+            )
+            supervise(peer.endpoint(), epoch=epoch)
+        return peer, epoch
 
     def hear(self, peer: MemoryComms) -> None:
         """Take what a peer was sent that nobody serves."""
@@ -222,6 +251,7 @@ class Stage:
             assert tasks.binding.generation == region.generation
         children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
         children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
+        children -= tasks.supervision.tasks if tasks.supervision is not None else 0
         assert children <= 1 + tasks.drain.is_respawning + (tasks.trust_task is not None)
         assert region.phase is not CommsDrainPhase.STARTING or children >= 1
         if tasks.requests is not None and tasks.state.session.ended is None:
@@ -265,9 +295,13 @@ class Stage:
     def fragile(self) -> PeerEndpoint:
         """Let the trust stores fail from now on, twice each; return a peer that nobody else has named."""
         self.named += 1
+        self.shake()
+        return endpoint_of(100 + self.named)
+
+    def shake(self) -> None:
+        """Let the trust stores fail from now on, twice each."""
         for comms in (self.comms, self.spare):
             comms.x, comms.mishaps = self.x, 2
-        return endpoint_of(100 + self.named)
 
     def balance(self) -> None:
         """Check that what was accepted is handled, handed back, still in a transport, or its sender was told: once."""
@@ -299,6 +333,21 @@ class Stage:
         for body, receipt in self.rig.receipts:
             assert (receipt.status is ReceiptStatus.ADMITTED) == (body in taken)
 
+    def settle_inputs(self) -> None:
+        """Check that what a supervisor delivered came in once, and only if it was told so."""
+        taken = [*self.rig.handled, *(each.message.body for each in self.session.abandoned)]
+        results = {
+            each.correlation: each.body["result"]
+            for each in self.responses
+            if each.correlation in self.inputs and each.status is ResponseStatus.COMPLETED
+        }
+        for input_id in {*self.inputs.values()}:
+            mine = [results.get(correlation) for correlation, each in self.inputs.items() if each == input_id]
+            assert mine.count("accepted") <= 1
+            assert taken.count(input_id) <= 1
+            if "accepted" in mine:
+                assert input_id in taken
+
     def settle_requests(self) -> None:
         """Check that every request ended once, and that what was said arrived once."""
         requests = self.session._tasks.requests
@@ -307,6 +356,9 @@ class Stage:
             assert requests._held == {}
             assert requests._departing == set()
             assert requests.outbox.tasks == len(requests.outbox) == 0
+        supervision = self.session._tasks.supervision
+        if supervision is not None:
+            assert supervision.open_commands == supervision.tasks == 0
         assert self.session._tasks.state.requests.outbound == {}
         for peer in self.peers:
             self.hear(peer)
