@@ -176,7 +176,7 @@ def test_without_a_token_that_was_issued_no_token_is_the_right_one() -> None:
     assert cause_of(bind(), situation(IDLE, ANN)) is Cause.INVALID_BOOTSTRAP_TOKEN
 
 
-@pytest.mark.parametrize("token", ["\ud800", "the token ", "THE TOKEN", "t", "the token\x00", "ť" * 1000])
+@pytest.mark.parametrize("token", ["\ud800", "the token ", "THE TOKEN", "t", "the token\x00", "ť" * 20])
 def test_a_token_is_good_only_as_it_was_issued(token: str) -> None:
     assert cause_of(bind(bootstrap_token=token), situation(FREE, ANN)) is Cause.INVALID_BOOTSTRAP_TOKEN
 
