@@ -179,29 +179,36 @@ class Reconciler:
             self._store = store
             self._failures = {}
         self.edges = None
-        requests, epoch = self.requests, host.desired().epoch
-        snapshot, error = await _attempt(store.trusted_peers)
-        if host.store() is not store:
-            return
-        if snapshot is None:
-            known = self.requests == requests
-            self._fail(store, None, None, error or TypeError("trusted_peers returned nothing"))
-            # What the failure itself has changed needs no look at once.
-            self._planned = self.requests if known else requests
-            host.pass_ended(Pass(store=store, epoch=epoch, failures=dict(self._failures)))
-            return
-        self._failures.pop(None, None)
-        self.edges = {edge: endpoint for edge, endpoint in snapshot.items() if edge[1] in OWN_SOURCES}
         tried: set[_Change] = set()
         while host.store() is store:
+            if self.edges is None and not await self._read(store):
+                return
             shown = await self._converge(store, tried)
             if shown is not None:
                 self._planned = self.requests
                 host.pass_ended(Pass(store=store, epoch=shown, failures=dict(self._failures)))
                 return
 
+    async def _read(self, store: CommsRuntime) -> bool:
+        """Get to know what the store shows; if it cannot be read, the pass has ended."""
+        host = self._host
+        requests, epoch = self.requests, host.desired().epoch
+        snapshot, error = await _attempt(store.trusted_peers)
+        if host.store() is not store:
+            return False
+        if snapshot is None:
+            known = self.requests == requests
+            self._fail(store, None, None, error or TypeError("trusted_peers returned nothing"))
+            # What the failure itself has changed needs no look at once.
+            self._planned = self.requests if known else requests
+            host.pass_ended(Pass(store=store, epoch=epoch, failures=dict(self._failures)))
+            return False
+        self._failures.pop(None, None)
+        self.edges = {edge: endpoint for edge, endpoint in snapshot.items() if edge[1] in OWN_SOURCES}
+        return True
+
     async def _converge(self, store: CommsRuntime, tried: set[_Change]) -> int | None:
-        """Carry out a plan; return its epoch, None if something was requested meanwhile."""
+        """Carry out a plan; return its epoch, None if something was requested meanwhile or has failed."""
         host = self._host
         # Also what nothing is to be done for: an edge that is owed to be gone may never have been there.
         host.shown(self.edges or {})
@@ -215,7 +222,9 @@ class Reconciler:
             if error is not None:
                 tried.add((edge, endpoint))
                 self._fail(store, edge, endpoint, error)
-                continue
+                # It may have been done all the same: an edge that nobody wants any more must not be overlooked.
+                self.edges = None
+                return None
             self._failures.pop(edge, None)
             if endpoint is None:
                 self.edges.pop(edge, None)

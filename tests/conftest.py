@@ -17,5 +17,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests have found out, also those that ran in another process."""
     for reports in terminalreporter.stats.values():
         for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
+            # The report of the clean-up has them as well.
+            for name, value in report.user_properties if getattr(report, "when", "") == "call" else ():
                 terminalreporter.write_line(f"{name}: {value}")

@@ -27,6 +27,7 @@ class Watched(Store):
         self.host = host
         self.reported = 0
         self.failing = 0
+        self.failing_late = 0
         for (_, source), foreign in FOREIGN.items():
             self._trust.add(foreign, source)
 
@@ -38,15 +39,24 @@ class Watched(Store):
         if peer_id in self.refused:
             raise self.refused[peer_id]
 
+    async def _answer(self) -> None:
+        if self.failing_late:
+            # It is done, and nobody is told.
+            await trio.lowlevel.checkpoint()
+            self.failing_late -= 1
+            raise OSError("the answer was lost")
+
     async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
         await super().add_trusted_peer(endpoint, source)
         versions = self.host.versions[self.reported :]
         assert any(version.get((endpoint.peer_id, source)) == endpoint for version in versions), "an older set"
+        await self._answer()
 
     async def remove_trusted_peer(self, peer_id: Any, source: TrustSource) -> bool:
         assert (peer_id, source) not in self.host.versions[-1], "a desired peer was removed"
         was_there = await super().remove_trusted_peer(peer_id, source)
         assert any((peer_id, source) not in version for version in self.host.versions[self.reported :]), "an older set"
+        await self._answer()
         return was_there
 
 
@@ -95,6 +105,7 @@ _EVENTS = st.lists(
         st.tuples(st.just("want"), _EDGES),
         st.tuples(st.just("want"), _EDGES),
         st.tuples(st.just("fail"), st.integers(1, 4)),
+        st.tuples(st.just("fail late"), st.integers(1, 2)),
         st.tuples(st.just("rebind"), _EDGES),
         st.tuples(st.just("cancel"), st.none()),
         st.tuples(st.just("seconds"), st.sampled_from([0.01, 0.1, 3.0])),
@@ -137,6 +148,8 @@ async def play(events: list[tuple[str, Any]], pauses: list[int]) -> None:
                     request()
                 case "fail":
                     host.comms.failing += what
+                case "fail late":
+                    host.comms.failing_late += what
                 case "rebind":
                     host.comms = Watched(host.network, host)
                     # What an earlier life of the session has left there.
@@ -214,6 +227,52 @@ async def test_a_failing_edge_waits_longer_each_time_and_is_not_hurried_by_reque
         host.comms.refused.clear()
     assert [failure.attempts for failure in host.failures] == [1, 2, 3]
     assert round(trio.current_time() - start, 3) == 0.35
+
+
+class Eventful(Watched):
+    """A store during whose calls something happens."""
+
+    events: list[Any]
+
+    async def _come_to(self, peer_id: Any) -> None:
+        await super()._come_to(peer_id)
+        if peer_id is not None and self.events:
+            self.events.pop(0)()
+
+
+def eventful(host: Host) -> Eventful:
+    host.comms = Eventful(host.network, host)
+    return host.comms
+
+
+async def test_an_edge_that_is_wanted_again_within_one_pass_is_stored_again(autojump_clock: object) -> None:
+    host = Host()
+    store, ann = eventful(host), endpoints({(endpoint(1).peer_id, DIRECT): "ann"})
+    reconciler = reconcile(host, ann)
+
+    def want(version: dict[Edge, PeerEndpoint]) -> None:
+        host.versions.append(version)
+        reconciler.request()
+
+    store.events = [lambda: want({}), lambda: want(ann)]
+    await reconciler.run()
+    assert [verb for verb, *_ in store.changes] == ["add", "remove", "add"]
+    assert store._trust.snapshot() == {**FOREIGN, **ann}
+
+
+async def test_an_edge_that_was_stored_after_all_is_removed_when_nobody_wants_it(autojump_clock: object) -> None:
+    host = Host()
+    store = eventful(host)
+    reconciler = reconcile(host, endpoints({(endpoint(1).peer_id, DIRECT): "ann"}))
+
+    def lose_interest() -> None:
+        host.versions.append({})
+        reconciler.request()
+
+    store.events, store.failing_late = [lose_interest], 1
+    await reconciler.run()
+    assert [failure.attempts for failure in host.failures] == [1]
+    assert store._trust.snapshot() == FOREIGN
 
 
 async def test_a_call_that_never_returns_counts_as_failed(autojump_clock: object) -> None:

@@ -12,6 +12,7 @@ import trio
 from meerkat_trio import (
     AuthorizeNextSupervisor,
     BindMember,
+    CommandRejected,
     CommsDrainMode,
     DeliverMemberInput,
     DestroyMember,
@@ -152,6 +153,8 @@ async def request(stage: Stage) -> None:
         progress: list[object] = []
         answer = await stage.session.request(peer.peer_id, "work", peer.runtime_id, on_progress=progress.append)
         assert (answer, progress) == (peer.runtime_id, ["at it"])
+        with suppress(CommandRejected):
+            await stage.session.command(peer.peer_id, ObserveMember(epoch=1))
         for _ in range(2):
             with trio.move_on_after(0.1):
                 await stage.session.request(mute.peer_id, "work", "in vain")
