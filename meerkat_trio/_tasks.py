@@ -516,8 +516,8 @@ class SessionTasks:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
             binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
-        if envelope.intent == authority.BRIDGE_INTENT and trust is _NONE and not self.state.trusts(sender):
-            unfit = self._made_supervision().screen(envelope)
+        if envelope.intent == authority.BRIDGE_INTENT and trust is _NONE:
+            unfit = self._screen(envelope)
             if unfit is not None:
                 return self._dropped(Dropped(unfit))
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
@@ -551,6 +551,12 @@ class SessionTasks:
             self._made_supervision().take(envelope)
         elif admission in _RESPONSES:
             self.made_requests().take(envelope)
+
+    def _screen(self, command: Envelope) -> DropReason | None:
+        state = self.state
+        if state.session.ending is not None or state.trusts(command.sender):
+            return None
+        return self._made_supervision().screen(command)
 
     def _made_supervision(self) -> Supervision:
         if self.supervision is None:

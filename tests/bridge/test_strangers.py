@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import trio
 
-from meerkat_trio import DropReason, ObserveMember, Receipt, RevokeOwnSupervision, TrustSource
+from meerkat_trio import DropReason, ObserveMember, Receipt, ReceiptStatus, RevokeOwnSupervision, TrustSource
 from meerkat_trio._supervision import STRANGERS_LIMIT
+from meerkat_trio.authority import Stop
 
 from ..rig import settle
 from .rig import Commands, Silent, commanding, raw
@@ -222,3 +223,13 @@ async def test_strangers_of_any_number_leave_little_behind(autojump_clock: objec
         assert tasks.requests is not None
         assert (len(tasks.requests._held), len(tasks.requests.outbox)) == (0, 0)
         assert tasks.state.requests.inbound == frozenset()
+
+
+async def test_a_session_that_ends_drops_no_command_for_what_it_is(autojump_clock: object) -> None:
+    async with commanding() as rig:
+        receipt = Silent(rig, "stranger").send(of_size(STRANGERS_LIMIT + 1))
+        rig.member._tasks.apply(Stop(""))
+        await settle()
+        # It stays in the transport, for whoever serves that next.
+        assert receipt.status is ReceiptStatus.QUEUED
+        assert rig.comms.statistics().control_waiting == 1
