@@ -66,6 +66,7 @@ _NONE: Final = AdmissionTrust.NONE
 _DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
+_PLAIN: Final = EnvelopeKind.MESSAGE
 _MESSAGE: Final = AdmissionClass.ACTIONABLE_MESSAGE
 
 __all__ = ["SessionTasks"]
@@ -174,6 +175,10 @@ class SessionTasks:
         if step.effects or self.subscriptions or self.waiters.waiting:
             self._publish(step)
         return step
+
+    def _is_watched(self) -> bool:
+        """Say whether somebody wants to be told of every step; if not, none need be made for a plain message."""
+        return bool(self.subscriptions or self.waiters.waiting)
 
     def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
         """Apply inputs one upon the other without committing; see `commit`."""
@@ -511,6 +516,12 @@ class SessionTasks:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
             binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
+        if envelope.kind is _PLAIN and not self._is_watched() and self.authority.admits_message(sender, trust):
+            return self._take_work(envelope, _MESSAGE)
+        return self._decide(envelope, trust)
+
+    def _decide(self, envelope: Envelope, trust: AdmissionTrust) -> Verdict | DropReason:
+        sender = envelope.sender
         admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
             step = self.apply(admit)
@@ -526,18 +537,22 @@ class SessionTasks:
         if admission is _MESSAGE or admission in _REQUESTS:
             if admission is not _MESSAGE:
                 self._hold(envelope)
-            self.counts.admitted += 1
-            self.queue.append((envelope, admission))
-            if self.executor is not None:
-                self.executor.wake()
-        elif admission is _DISMISSAL:
+            return self._take_work(envelope, admission)
+        if admission is _DISMISSAL:
             return _DISMISSED
-        elif admission is AdmissionClass.BRIDGE_COMMAND:
+        if admission is AdmissionClass.BRIDGE_COMMAND:
             _logger.warning("session %s: no supervisor bridge for %s", step.session_id, envelope.id)
             if envelope.correlation is not None:
                 self.apply(authority.ReplySent(sender, envelope.correlation))
         elif admission in _RESPONSES:
             self.made_requests().take(envelope)
+        return _ADMITTED
+
+    def _take_work(self, envelope: Envelope, admission: AdmissionClass) -> Verdict:
+        self.counts.admitted += 1
+        self.queue.append((envelope, admission))
+        if self.executor is not None:
+            self.executor.wake()
         return _ADMITTED
 
     def _hold(self, request: Envelope) -> None:
@@ -610,7 +625,8 @@ class SessionTasks:
         """Record that a run begins."""
         self.counts.runs += 1
         run_id = str(self.counts.runs)
-        self.apply(BeginRun(run_id, message.id))
+        if self._is_watched() or not self.authority.begin_run(run_id):
+            self.apply(BeginRun(run_id, message.id))
         return run_id
 
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
@@ -619,6 +635,8 @@ class SessionTasks:
         if outcome is _CONSUMED:
             counts.handled += 1
             self._done_with(self.queue.pop()[0])
+            if not self._is_watched() and self.authority.finish_run(run_id):
+                return
         elif outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt
             message, _ = self.queue.pop()

@@ -164,6 +164,13 @@ class Inbox:
         Raises:
             trio.WouldBlock: its lane is full.
         """
+        receipt = self._accept(envelope)
+        if receipt is None:
+            raise trio.WouldBlock
+        return receipt
+
+    def _accept(self, envelope: Envelope) -> Receipt | None:
+        """Accept an envelope, or return None if its lane is full."""
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
         key = envelope.sender + envelope.id
@@ -177,7 +184,7 @@ class Inbox:
         if queue is None:
             queue = lane.queue = deque()
         elif len(queue) >= lane.limit:
-            raise trio.WouldBlock
+            return None
         seen[key] = None
         if len(seen) > self._window:
             seen.popitem(last=False)
@@ -193,16 +200,11 @@ class Inbox:
         **Cancellation:** cancelled, it was not accepted, and its id may be sent again.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            receipt = self.put_nowait(envelope)
-        except trio.WouldBlock:
-            pass
-        else:
+        receipt = self._accept(envelope)
+        if receipt is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return receipt
-        return await self._park_sender(envelope)
-
-    async def _park_sender(self, envelope: Envelope) -> Receipt:
+        # Parked is parked: the wait for room is the checkpoint.
         sender = ParkedSender(self, envelope)
         lane = self._lane(envelope)
         if lane.parked is None:
@@ -218,15 +220,16 @@ class Inbox:
         if parked is not None:
             parked.pop(sender, None)
 
-    def is_new(self, envelope: Envelope) -> bool:
-        """Say whether an envelope is no duplicate, and remember it."""
-        key = envelope.sender + envelope.id
-        if self._seen is None:
-            self._seen = OrderedDict()
-        elif key in self._seen:
+    def is_new(self, key: str) -> bool:
+        """Say whether an envelope of this key is no duplicate, and remember it."""
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = OrderedDict()
+        elif key in seen:
             return False
-        self._seen[key] = None
-        self._trim_window()
+        seen[key] = None
+        if len(seen) > self._window:
+            seen.popitem(last=False)
         return True
 
     # -- the claimer's side
@@ -242,7 +245,18 @@ class Inbox:
         """Claim the first envelope of ``lanes``, or return None; see `CommsRuntime.claim_ready`."""
         if self.closed is not None or self._claimer is not None or self.open_claim is not None:
             self._refuse_claim()
-        return self._claim_head(lanes)
+        # As `_claim_head`, spelled out: asked after every envelope.
+        if self._inherited:
+            return None
+        lane = self._control
+        queue = lane.queue
+        if not queue or _CONTROL not in lanes:
+            lane = self._work
+            queue = lane.queue
+            if not queue or _WORK not in lanes:
+                return None
+        claim = self.open_claim = InboxClaim(self, lane, queue[0])
+        return claim
 
     async def claim(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
         """Wait for an envelope of ``lanes`` and claim it; see `CommsRuntime.claim`.

@@ -40,9 +40,10 @@ class LaneQueue:
         queue, parked = self.queue, self.parked
         while parked and queue is not None and len(queue) < self.limit:
             sender, _ = parked.popitem(last=False)
-            if sender.inbox.is_new(sender.envelope):
-                sender.receipt = Receipt()
-                queue.append((sender.envelope, sender.receipt))
+            envelope = sender.envelope
+            if sender.inbox.is_new(envelope.sender + envelope.id):
+                receipt = sender.receipt = Receipt()
+                queue.append((envelope, receipt))
             else:
                 sender.receipt = Receipt.dropped(DropReason.DUPLICATE)
             trio.lowlevel.reschedule(sender.task)
