@@ -69,12 +69,10 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
     never_idle = idle_timeout == math.inf
     claim: Claim | None
     while True:
-        if not intake.has_room():
-            # A quick handler has made room by then, which spares a cancel scope and its cancellation.
-            await trio.lowlevel.checkpoint()
-        if never_idle and intake.has_room():
+        claim = await _claim_after_others(comms, intake) if not intake.has_room() else None
+        if claim is None and never_idle and intake.has_room():
             claim = await comms.claim()
-        else:
+        elif claim is None:
             claim = await _claim_timely(comms, intake, idle_timeout)
             if claim is None:
                 return DrainEnding.IDLE
@@ -118,6 +116,17 @@ async def _take(comms: CommsRuntime, intake: Intake, first: Claim) -> Verdict:
         # After a whole batch the next one is waited for, which lets the others run.
         claim = claim_ready(lanes=ALL_LANES if has_room() else CONTROL_LANE) if taken < BATCH else None
     return _ADMITTED
+
+
+async def _claim_after_others(comms: CommsRuntime, intake: Intake) -> Claim | None:
+    """Let the others run, and claim what is there if that has made room."""
+    # A quick handler makes room meanwhile, which spares a cancel scope and its cancellation. Twice, because it may be
+    # its turn after ours the first time.
+    for _ in range(2):
+        await trio.lowlevel.checkpoint()
+        if intake.has_room():
+            return comms.claim_ready()
+    return None
 
 
 async def _claim_timely(comms: CommsRuntime, intake: Intake, idle_timeout: float) -> Claim | None:

@@ -178,14 +178,17 @@ class Executor:
         "_host",
         "_limiter",
         "_max_attempts",
-        "_parked",
         "_queue",
         "_random",
         "_running",
         "_scope",
         "_session",
         "_stopping",
+        "parked",
     )
+
+    parked: trio.lowlevel.Task | None
+    """The task that serves, while it waits for a message; then it has to be told of one with `wake`."""
 
     def __init__(
         self,
@@ -208,16 +211,16 @@ class Executor:
         self._random = random
         self._limiter = limiter
         self._scope: trio.CancelScope | None = None
-        self._parked: trio.lowlevel.Task | None = None
+        self.parked = None
         self._running = False
         self._stopping = False
         self._finishing = False
 
     def wake(self) -> None:
         """Tell the executor that a message was queued."""
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
+        if self.parked is not None:
+            trio.lowlevel.reschedule(self.parked)
+            self.parked = None
 
     def stop(self, deadline: float, *, shield: bool) -> None:
         """Take no further message; a handler that is running has until ``deadline``.
@@ -326,9 +329,9 @@ class Executor:
 
     # Not async itself: one frame less for each executor that is parked.
     def _park(self) -> Awaitable[object]:
-        self._parked = trio.lowlevel.current_task()
+        self.parked = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._unpark)  # noqa: ASYNC105 - the caller awaits it
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
-        self._parked = None
+        self.parked = None
         return trio.lowlevel.Abort.SUCCEEDED

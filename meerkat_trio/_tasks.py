@@ -176,10 +176,6 @@ class SessionTasks:
             self._publish(step)
         return step
 
-    def _is_watched(self) -> bool:
-        """Say whether somebody wants to be told of every step; if not, none need be made for a plain message."""
-        return bool(self.subscriptions or self.waiters.waiting)
-
     def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
         """Apply inputs one upon the other without committing; see `commit`."""
         try:
@@ -507,7 +503,9 @@ class SessionTasks:
 
     def has_room(self) -> bool:
         """Say whether another message may be offered: there is room, or it would be refused in any case."""
-        return self.queue.has_room() or not self.state.takes_work
+        queue = self.queue
+        work = queue.work
+        return work is None or len(work) < queue.bound or not self.authority.state.takes_work
 
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
@@ -516,7 +514,12 @@ class SessionTasks:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
             binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
-        if envelope.kind is _PLAIN and not self._is_watched() and self.authority.admits_message(sender, trust):
+        if (
+            envelope.kind is _PLAIN
+            and not self.subscriptions
+            and not self.waiters.waiting
+            and self.authority.admits_message(sender, trust)
+        ):
             return self._take_work(envelope, _MESSAGE)
         return self._decide(envelope, trust)
 
@@ -551,8 +554,9 @@ class SessionTasks:
     def _take_work(self, envelope: Envelope, admission: AdmissionClass) -> Verdict:
         self.counts.admitted += 1
         self.queue.append((envelope, admission))
-        if self.executor is not None:
-            self.executor.wake()
+        executor = self.executor
+        if executor is not None and executor.parked is not None:
+            executor.wake()
         return _ADMITTED
 
     def _hold(self, request: Envelope) -> None:
@@ -623,9 +627,10 @@ class SessionTasks:
 
     def begin_run(self, message: Envelope) -> RunId:
         """Record that a run begins."""
-        self.counts.runs += 1
-        run_id = str(self.counts.runs)
-        if self._is_watched() or not self.authority.begin_run(run_id):
+        counts = self.counts
+        counts.runs += 1
+        run_id = str(counts.runs)
+        if self.subscriptions or self.waiters.waiting or not self.authority.begin_run(run_id):
             self.apply(BeginRun(run_id, message.id))
         return run_id
 
@@ -634,8 +639,10 @@ class SessionTasks:
         counts = self.counts
         if outcome is _CONSUMED:
             counts.handled += 1
-            self._done_with(self.queue.pop()[0])
-            if not self._is_watched() and self.authority.finish_run(run_id):
+            message, _ = self.queue.pop()
+            if message.kind is not _PLAIN or self.room_scope is not None:
+                self._done_with(message)
+            if not self.subscriptions and not self.waiters.waiting and self.authority.finish_run(run_id):
                 return
         elif outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt

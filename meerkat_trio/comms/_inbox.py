@@ -164,12 +164,12 @@ class Inbox:
         Raises:
             trio.WouldBlock: its lane is full.
         """
-        receipt = self._accept(envelope)
+        receipt = self.accept(envelope)
         if receipt is None:
             raise trio.WouldBlock
         return receipt
 
-    def _accept(self, envelope: Envelope) -> Receipt | None:
+    def accept(self, envelope: Envelope) -> Receipt | None:
         """Accept an envelope, or return None if its lane is full."""
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
@@ -200,19 +200,24 @@ class Inbox:
         **Cancellation:** cancelled, it was not accepted, and its id may be sent again.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        receipt = self._accept(envelope)
+        receipt = self.accept(envelope)
         if receipt is not None:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return receipt
-        # Parked is parked: the wait for room is the checkpoint.
-        sender = ParkedSender(self, envelope)
-        lane = self._lane(envelope)
-        if lane.parked is None:
-            lane.parked = OrderedDict()
-        lane.parked[sender] = None
+        sender = self.park(envelope)
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
         return sender.receipt or Receipt.dropped(_CLOSED)
+
+    def park(self, envelope: Envelope) -> ParkedSender:
+        """Put the calling task in the line of its envelope's lane; it has to sleep until it is woken."""
+        lane = self._control if envelope.lane is _CONTROL else self._work
+        parked = lane.parked
+        if parked is None:
+            parked = lane.parked = OrderedDict()
+        sender = ParkedSender(self, envelope)
+        parked[sender] = None
+        return sender
 
     def forget(self, sender: ParkedSender) -> None:
         """Take a cancelled sender out of its lane."""

@@ -37,15 +37,16 @@ class LaneQueue:
 
     def hand_over(self) -> None:
         """Give the room there is to parked senders, in their order; a twin of what was accepted needs none."""
-        queue, parked = self.queue, self.parked
-        while parked and queue is not None and len(queue) < self.limit:
+        queue, parked, limit = self.queue, self.parked, self.limit
+        while parked and queue is not None and len(queue) < limit:
             sender, _ = parked.popitem(last=False)
             envelope = sender.envelope
             if sender.inbox.is_new(envelope.sender + envelope.id):
-                receipt = sender.receipt = Receipt()
+                receipt = Receipt()
                 queue.append((envelope, receipt))
             else:
-                sender.receipt = Receipt.dropped(DropReason.DUPLICATE)
+                receipt = Receipt.dropped(DropReason.DUPLICATE)
+            sender.receipt = receipt
             trio.lowlevel.reschedule(sender.task)
 
     def discard(self, entry: Entry) -> None:
