@@ -192,7 +192,8 @@ class SessionTasks:
         """Commit rehearsed steps and realise them in order."""
         self.authority.commit(steps)
         for step in steps:
-            self._publish(step)
+            if step.effects or self.subscriptions or self.waiters.waiting:
+                self._publish(step)
 
     def _publish(self, step: Step) -> None:
         for effect in step.effects:
