@@ -151,8 +151,11 @@ class ExecutorHost(Protocol):
     def begin_run(self, message: Envelope) -> RunId:
         """Record that a run begins."""
 
+    def consume(self, run_id: RunId) -> None:
+        """Record that a run has handled its message, which leaves the queue."""
+
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
-        """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
+        """Record how else a run ended; the message has left the queue if it was abandoned."""
 
 
 def _has_strayed(context: contextvars.Context) -> bool:
@@ -314,7 +317,7 @@ class Executor:
                 raise
             raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
         else:
-            host.finish_run(run_id, RunOutcome.CONSUMED, None)
+            host.consume(run_id)
             return False
         finally:
             self._running = False

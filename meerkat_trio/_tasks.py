@@ -635,17 +635,19 @@ class SessionTasks:
             self.apply(BeginRun(run_id, message.id))
         return run_id
 
+    def consume(self, run_id: RunId) -> None:
+        """Record that a run has handled its message, and take that off the queue."""
+        self.counts.handled += 1
+        message, _ = self.queue.pop()
+        if message.kind is not _PLAIN or self.room_scope is not None:
+            self._done_with(message)
+        if self.subscriptions or self.waiters.waiting or not self.authority.finish_run(run_id):
+            self.apply(RunFinished(run_id, _CONSUMED))
+
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
-        """Record how a run ended, and take its message off the queue if it is done with."""
+        """Record how else a run ended, and take its message off the queue if it is given up."""
         counts = self.counts
-        if outcome is _CONSUMED:
-            counts.handled += 1
-            message, _ = self.queue.pop()
-            if message.kind is not _PLAIN or self.room_scope is not None:
-                self._done_with(message)
-            if not self.subscriptions and not self.waiters.waiting and self.authority.finish_run(run_id):
-                return
-        elif outcome is RunOutcome.ABANDONED:
+        if outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt
             message, _ = self.queue.pop()
             _executor_logger.warning(

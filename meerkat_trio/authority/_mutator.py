@@ -54,15 +54,16 @@ class Step:
 class Authority:
     """The holder of one session's current state; nothing else may replace it."""
 
-    __slots__ = ("_run", "state")
+    __slots__ = ("_free", "_running", "state")
 
     state: SessionState
-    _run: tuple[SessionState, SessionState] | None
-    """What `begin_run` was called on and what it made, until that run is over."""
+    _running: SessionState | None
+    """What `begin_run` made last, and ``_free`` what it was made of; None when that run is over."""
+    _free: SessionState | None
 
     def __init__(self, state: SessionState) -> None:
         self.state = state
-        self._run = None
+        self._running = self._free = None
 
     def apply(self, input: Input) -> Step:  # noqa: A002 - the field's public name
         """Apply an input and commit what it makes.
@@ -86,8 +87,8 @@ class Authority:
         running = begin_run(state, run_id)
         if running is None or broken_invariant(state, running) is not None:
             return False
-        self._run = (state, running)
-        self.state = running
+        self._free = state
+        self._running = self.state = running
         return True
 
     def finish_run(self, run_id: RunId) -> bool:
@@ -96,11 +97,9 @@ class Authority:
         Only the run that `begin_run` began, with nothing in between: what it was made of had no run, and held every
         invariant, so that is what RunFinished makes.
         """
-        if self._run is None:
-            return False
-        free, running = self._run
-        self._run = None
-        if running is not self.state or running.session.run_id != run_id:
+        running, free = self._running, self._free
+        self._running = self._free = None
+        if free is None or running is not self.state or running.session.run_id != run_id:
             return False
         self.state = free
         return True

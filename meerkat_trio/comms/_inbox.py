@@ -42,7 +42,7 @@ _CLOSED: Final = DropReason.CLOSED
 _DUPLICATE: Final = DropReason.DUPLICATE
 
 _Key: TypeAlias = str
-"""Sender and id in one text: peer ids are all of one length, and what the collector need not track costs no pause."""
+"""The key of an envelope: a text, for what the collector need not track costs no pause."""
 
 
 @final
@@ -173,7 +173,7 @@ class Inbox:
         """Accept an envelope, or return None if its lane is full."""
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
-        key = envelope.sender + envelope.id
+        key = envelope.key
         seen = self._seen
         if seen is None:
             seen = self._seen = OrderedDict()

@@ -41,7 +41,7 @@ class LaneQueue:
         while parked and queue is not None and len(queue) < limit:
             sender, _ = parked.popitem(last=False)
             envelope = sender.envelope
-            if sender.inbox.is_new(envelope.sender + envelope.id):
+            if sender.inbox.is_new(envelope.key):
                 receipt = Receipt()
                 queue.append((envelope, receipt))
             else:
