@@ -125,9 +125,7 @@ class DrainTask:
                 ending, error = DrainEnding.CANCELLED, None
                 try:
                     with binding.scope:
-                        await trio.lowlevel.checkpoint_if_cancelled()
-                        if host.state.may_have_edges:
-                            await host.show_trust()
+                        await self._prepare()
                         ending = await self._serve(binding)
                 except authority.InvariantViolated:
                     raise
@@ -159,6 +157,11 @@ class DrainTask:
             if fatal:
                 # The machine goes down with it; told first, the handlers that run keep their grace.
                 host.on_fatal()
+
+    async def _prepare(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._host.state.may_have_edges:
+            await self._host.show_trust()
 
     def _failed(self, binding: Binding, failure: BaseException) -> BaseException:
         session_id = self._host.state.session.session_id

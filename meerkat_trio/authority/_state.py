@@ -309,7 +309,7 @@ _RUNNING: Final = SessionPhase.RUNNING
 _RUN_PHASES: Final = frozenset({SessionPhase.RUNNING, SessionPhase.RETIRED})
 
 
-def broken_invariant(old: SessionState, new: SessionState) -> str | None:  # noqa: C901, PLR0911, PLR0912 - one list
+def broken_invariant(old: SessionState, new: SessionState) -> str | None:  # noqa: C901, PLR0911 - one list
     """Name the first invariant that the step from ``old`` to ``new`` would break, None if it breaks none.
 
     Only what was replaced is looked at. This runs on every step, so the two regions that most steps replace are looked

@@ -164,13 +164,6 @@ class Inbox:
         Raises:
             trio.WouldBlock: its lane is full.
         """
-        receipt = self.accept(envelope)
-        if receipt is None:
-            raise trio.WouldBlock
-        return receipt
-
-    def accept(self, envelope: Envelope) -> Receipt | None:
-        """Accept an envelope, or return None if its lane is full."""
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
         key = envelope.key
@@ -184,7 +177,7 @@ class Inbox:
         if queue is None:
             queue = lane.queue = deque()
         elif len(queue) >= lane.limit:
-            return None
+            raise trio.WouldBlock
         seen[key] = None
         if len(seen) > self._window:
             seen.popitem(last=False)
@@ -199,23 +192,26 @@ class Inbox:
 
         **Cancellation:** cancelled, it was not accepted, and its id may be sent again.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        receipt = self.accept(envelope)
-        if receipt is not None:
+        sender = self.park_if_full(envelope)
+        if sender is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            receipt = self.put_nowait(envelope)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return receipt
-        sender = self.park(envelope)
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
         return sender.receipt or Receipt.dropped(_CLOSED)
 
-    def park(self, envelope: Envelope) -> ParkedSender:
-        """Put the calling task in the line of its envelope's lane; it has to sleep until it is woken."""
+    def park_if_full(self, envelope: Envelope) -> ParkedSender | None:
+        """Put the calling task in line, which then has to sleep; None if `put_nowait` would not raise WouldBlock."""
         lane = self._control if envelope.lane is _CONTROL else self._work
+        queue = lane.queue
+        if queue is None or len(queue) < lane.limit or (self._seen and envelope.key in self._seen):
+            return None
+        sender = ParkedSender(self, envelope)
         parked = lane.parked
         if parked is None:
             parked = lane.parked = OrderedDict()
-        sender = ParkedSender(self, envelope)
         parked[sender] = None
         return sender
 

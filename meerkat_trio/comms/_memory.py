@@ -232,12 +232,12 @@ class MemoryComms(CommsRuntime):
             await trio.lowlevel.checkpoint()
             return Receipt.dropped(DropReason.CLOSED)
         # As `Inbox.put`, without a frame of its own in every sender that waits.
-        await trio.lowlevel.checkpoint_if_cancelled()
-        receipt = inbox.accept(envelope)
-        if receipt is not None:
+        sender = inbox.park_if_full(envelope)
+        if sender is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            receipt = inbox.put_nowait(envelope)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return receipt
-        sender = inbox.park(envelope)
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         return sender.receipt or Receipt.dropped(DropReason.CLOSED)
 
@@ -246,12 +246,7 @@ class MemoryComms(CommsRuntime):
         if envelope.sender != self._peer_id or self.inbox.closed is not None:
             self._refuse_send(envelope)
         inbox = self._network.routes.get(envelope.recipient)
-        if inbox is None:
-            return Receipt.dropped(DropReason.CLOSED)
-        receipt = inbox.accept(envelope)
-        if receipt is None:
-            raise trio.WouldBlock
-        return receipt
+        return Receipt.dropped(DropReason.CLOSED) if inbox is None else inbox.put_nowait(envelope)
 
     def _refuse_send(self, envelope: Envelope) -> NoReturn:
         if envelope.sender != self._peer_id:
