@@ -277,7 +277,11 @@ class Executor:
             if not queue.work:
                 if self._finishing:
                     return
-                await self._park()
+                if turns < BATCH // 2:
+                    # Where much comes, more has come after one turn of the others, and senders find room meanwhile.
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._park()
                 turns = BATCH
             elif turns == 0:
                 await trio.lowlevel.checkpoint()
