@@ -69,12 +69,10 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
     never_idle = idle_timeout == math.inf
     claim: Claim | None
     while True:
-        if not intake.has_room():
-            # A quick handler has made room by then, which spares a cancel scope and its cancellation.
-            await trio.lowlevel.checkpoint()
-        if never_idle and intake.has_room():
+        claim = await _claim_after_others(comms, intake) if not intake.has_room() else None
+        if claim is None and never_idle and intake.has_room():
             claim = await comms.claim()
-        else:
+        elif claim is None:
             claim = await _claim_timely(comms, intake, idle_timeout)
             if claim is None:
                 return DrainEnding.IDLE
@@ -86,23 +84,49 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
             with claim:
                 # Somebody else filled the queue since this task began to wait: put it back, shut the lane.
                 continue
-        taken = 0
-        while claim is not None:
+        if await _take(comms, intake, claim) is _DISMISSED:
+            return DrainEnding.DISMISSED
+
+
+async def _take(comms: CommsRuntime, intake: Intake, first: Claim) -> Verdict:
+    """Take what is claimed and what is there behind it, a batch at the most; DISMISSED if that ends the drain."""
+    offer, has_room, claim_ready = intake.offer, intake.has_room, comms.claim_ready
+    claim: Claim | None = first
+    taken = 0
+    while claim is not None:
+        # What `with claim` would do costs more than the claim itself, so it is left to what is rare.
+        try:
+            verdict = offer(claim.envelope)
+            if verdict is _ADMITTED:
+                claim.commit()
+        except BaseException:
             with claim:
-                verdict = intake.offer(claim.envelope)
-                if verdict is _ADMITTED:
-                    claim.commit()
-                elif verdict is not _REFUSED:
+                raise
+        if verdict is not _ADMITTED:
+            with claim:
+                if verdict is not _REFUSED:
                     claim.commit(verdict if isinstance(verdict, DropReason) else None)
             if verdict is _REFUSED:
                 # Only an ending session refuses, and its drain is being cancelled.
                 await trio.sleep_forever()
             if verdict is _DISMISSED:
-                return DrainEnding.DISMISSED
-            taken += 1
-            await trio.lowlevel.checkpoint_if_cancelled()
-            # After a whole batch the next one is waited for, which lets the others run.
-            claim = comms.claim_ready(lanes=ALL_LANES if intake.has_room() else CONTROL_LANE) if taken < BATCH else None
+                return _DISMISSED
+        taken += 1
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # After a whole batch the next one is waited for, which lets the others run.
+        claim = claim_ready(lanes=ALL_LANES if has_room() else CONTROL_LANE) if taken < BATCH else None
+    return _ADMITTED
+
+
+async def _claim_after_others(comms: CommsRuntime, intake: Intake) -> Claim | None:
+    """Let the others run, and claim what is there if that has made room."""
+    # A quick handler makes room meanwhile, which spares a cancel scope and its cancellation. Twice, because it may be
+    # its turn after ours the first time.
+    for _ in range(2):
+        await trio.lowlevel.checkpoint()
+        if intake.has_room():
+            return comms.claim_ready()
+    return None
 
 
 async def _claim_timely(comms: CommsRuntime, intake: Intake, idle_timeout: float) -> Claim | None:

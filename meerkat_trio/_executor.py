@@ -152,8 +152,11 @@ class ExecutorHost(Protocol):
     def begin_run(self, message: Envelope) -> RunId:
         """Record that a run begins."""
 
+    def consume(self, run_id: RunId) -> None:
+        """Record that a run has handled its message, which leaves the queue."""
+
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
-        """Record how a run ended; the message has left the queue if it was consumed or abandoned."""
+        """Record how else a run ended; the message has left the queue if it was abandoned."""
 
 
 def _has_strayed(context: contextvars.Context) -> bool:
@@ -180,14 +183,17 @@ class Executor:
         "_interruption",
         "_limiter",
         "_max_attempts",
-        "_parked",
         "_queue",
         "_random",
         "_running",
         "_scope",
         "_session",
         "_stopping",
+        "parked",
     )
+
+    parked: trio.lowlevel.Task | None
+    """The task that serves, while it waits for a message; then it has to be told of one with `wake`."""
 
     def __init__(
         self,
@@ -210,7 +216,7 @@ class Executor:
         self._random = random
         self._limiter = limiter
         self._scope: trio.CancelScope | None = None
-        self._parked: trio.lowlevel.Task | None = None
+        self.parked = None
         self._running = False
         self._stopping = False
         self._finishing = False
@@ -218,9 +224,9 @@ class Executor:
 
     def wake(self) -> None:
         """Tell the executor that a message was queued."""
-        if self._parked is not None:
-            trio.lowlevel.reschedule(self._parked)
-            self._parked = None
+        if self.parked is not None:
+            trio.lowlevel.reschedule(self.parked)
+            self.parked = None
 
     def stop(self, deadline: float, *, shield: bool) -> None:
         """Take no further message; a handler that is running has until ``deadline``.
@@ -289,7 +295,11 @@ class Executor:
             if not queue.work:
                 if self._finishing:
                     return
-                await self._park()
+                if turns < BATCH // 2:
+                    # Where much comes, more has come after one turn of the others, and senders find room meanwhile.
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._park()
                 turns = BATCH
             elif turns == 0:
                 await trio.lowlevel.checkpoint()
@@ -340,7 +350,7 @@ class Executor:
                 raise
             raise cancelled from None  # noqa: ASYNC104 - what of it is Cancelled
         else:
-            host.finish_run(run_id, RunOutcome.CONSUMED, None)
+            host.consume(run_id)
             return False
         finally:
             self._running = False
@@ -361,9 +371,9 @@ class Executor:
 
     # Not async itself: one frame less for each executor that is parked.
     def _park(self) -> Awaitable[object]:
-        self._parked = trio.lowlevel.current_task()
+        self.parked = trio.lowlevel.current_task()
         return trio.lowlevel.wait_task_rescheduled(self._unpark)  # noqa: ASYNC105 - the caller awaits it
 
     def _unpark(self, _: object) -> trio.lowlevel.Abort:
-        self._parked = None
+        self.parked = None
         return trio.lowlevel.Abort.SUCCEEDED

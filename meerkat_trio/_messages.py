@@ -83,6 +83,13 @@ class Envelope:
     lane: Lane = field(init=False, eq=False)
     """Control or work; follows from kind and intent, so no sender can choose it."""
 
+    key: str = field(init=False, eq=False, repr=False)
+    """Sender and id in one text: what tells it from every other envelope. Peer ids are all of one length."""
+
+    @key.default
+    def _key_of_sender_and_id(self) -> str:
+        return f"{self.sender}{self.id}"
+
     @lane.default
     def _lane_of_kind(self) -> Lane:
         if self.kind is EnvelopeKind.MESSAGE:

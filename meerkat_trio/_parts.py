@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, final
 
 import trio
-from attrs import field, frozen
+from attrs import frozen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -49,16 +49,23 @@ class SessionSettings:
     """Whether a fault is raised instead of stopping the session."""
 
 
-@frozen(eq=False)
+@final
 class Binding:
     """What one generation of the drain serves, and the scope that ends it."""
+
+    __slots__ = ("comms", "generation", "scope")
 
     generation: int
     """Which drain."""
     comms: CommsRuntime
     """What it serves."""
-    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    scope: trio.CancelScope
     """Cancelling it ends this generation."""
+
+    def __init__(self, generation: int, comms: CommsRuntime) -> None:
+        self.generation = generation
+        self.comms = comms
+        self.scope = trio.CancelScope()
 
 
 @final

@@ -67,6 +67,7 @@ _NONE: Final = AdmissionTrust.NONE
 _DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
+_PLAIN: Final = EnvelopeKind.MESSAGE
 _MESSAGE: Final = AdmissionClass.ACTIONABLE_MESSAGE
 
 __all__ = ["SessionTasks"]
@@ -194,7 +195,8 @@ class SessionTasks:
         """Commit rehearsed steps and realise them in order."""
         self.authority.commit(steps)
         for step in steps:
-            self._publish(step)
+            if step.effects or self.subscriptions or self.waiters.waiting:
+                self._publish(step)
 
     def _publish(self, step: Step) -> None:
         for effect in step.effects:
@@ -507,7 +509,9 @@ class SessionTasks:
 
     def has_room(self) -> bool:
         """Say whether another message may be offered: there is room, or it would be refused in any case."""
-        return self.queue.has_room() or not self.state.takes_work
+        queue = self.queue
+        work = queue.work
+        return work is None or len(work) < queue.bound or not self.authority.state.takes_work
 
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
@@ -516,11 +520,25 @@ class SessionTasks:
             # What was claimed from a transport is judged by it, also when the session has just let go of it.
             binding = self.drain.binding
             trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
-        if envelope.intent == authority.BRIDGE_INTENT and trust is _NONE:
-            unfit = self._screen(envelope)
-            if unfit is not None:
-                return self._dropped(Dropped(unfit))
-        admit = Admit(envelope.kind, sender, trust, envelope.intent, envelope.correlation, envelope.status)
+        if (
+            envelope.kind is _PLAIN
+            and not self.subscriptions
+            and not self.waiters.waiting
+            and self.authority.admits_message(sender, trust)
+        ):
+            return self._take_work(envelope, _MESSAGE)
+        unfit = self._screen(envelope, trust)
+        return self._decide(envelope, trust) if unfit is None else self._dropped(Dropped(unfit))
+
+    def _screen(self, envelope: Envelope, trust: AdmissionTrust) -> DropReason | None:
+        """Say what is wrong with a stranger's command, of which there is no more than can be borne."""
+        state = self.state
+        if envelope.intent != authority.BRIDGE_INTENT or trust is not _NONE or state.trusts(envelope.sender):
+            return None
+        return None if state.session.ending is not None else self._made_supervision().screen(envelope)
+
+    def _decide(self, envelope: Envelope, trust: AdmissionTrust) -> Verdict | DropReason:
+        admit = Admit(envelope.kind, envelope.sender, trust, envelope.intent, envelope.correlation, envelope.status)
         try:
             step = self.apply(admit)
         except authority.TransitionRejected:
@@ -535,33 +553,28 @@ class SessionTasks:
         if admission is _MESSAGE or admission in _REQUESTS:
             if admission is not _MESSAGE:
                 self._hold(envelope)
-            self.counts.admitted += 1
-            self.queue.append((envelope, admission))
-            if self.executor is not None:
-                self.executor.wake()
-        elif admission is _DISMISSAL:
+            return self._take_work(envelope, admission)
+        if admission is _DISMISSAL:
             return _DISMISSED
-        else:
-            self._take_control(envelope, admission)
-        return _ADMITTED
-
-    def _take_control(self, envelope: Envelope, admission: AdmissionClass) -> None:
         if admission is AdmissionClass.BRIDGE_COMMAND:
             self._hold(envelope)
             self._made_supervision().take(envelope)
         elif admission in _RESPONSES:
             self.made_requests().take(envelope)
-
-    def _screen(self, command: Envelope) -> DropReason | None:
-        state = self.state
-        if state.session.ending is not None or state.trusts(command.sender):
-            return None
-        return self._made_supervision().screen(command)
+        return _ADMITTED
 
     def _made_supervision(self) -> Supervision:
         if self.supervision is None:
             self.supervision = Supervision(self)
         return self.supervision
+
+    def _take_work(self, envelope: Envelope, admission: AdmissionClass) -> Verdict:
+        self.counts.admitted += 1
+        self.queue.append((envelope, admission))
+        executor = self.executor
+        if executor is not None and executor.parked is not None:
+            executor.wake()
+        return _ADMITTED
 
     def _hold(self, request: Envelope) -> None:
         comms = self.bound_comms if self.drain.binding is None else self.drain.binding.comms
@@ -631,18 +644,26 @@ class SessionTasks:
 
     def begin_run(self, message: Envelope) -> RunId:
         """Record that a run begins."""
-        self.counts.runs += 1
-        run_id = str(self.counts.runs)
-        self.apply(BeginRun(run_id, message.id))
+        counts = self.counts
+        counts.runs += 1
+        run_id = str(counts.runs)
+        if self.subscriptions or self.waiters.waiting or not self.authority.begin_run(run_id):
+            self.apply(BeginRun(run_id, message.id))
         return run_id
 
+    def consume(self, run_id: RunId) -> None:
+        """Record that a run has handled its message, and take that off the queue."""
+        self.counts.handled += 1
+        message, _ = self.queue.pop()
+        if message.kind is not _PLAIN or self.room_scope is not None:
+            self._done_with(message)
+        if self.subscriptions or self.waiters.waiting or not self.authority.finish_run(run_id):
+            self.apply(RunFinished(run_id, _CONSUMED))
+
     def finish_run(self, run_id: RunId, outcome: RunOutcome, error: BaseException | None) -> None:
-        """Record how a run ended, and take its message off the queue if it is done with."""
+        """Record how else a run ended, and take its message off the queue if it is given up."""
         counts = self.counts
-        if outcome is _CONSUMED:
-            counts.handled += 1
-            self._done_with(self.queue.pop()[0])
-        elif outcome is RunOutcome.ABANDONED:
+        if outcome is RunOutcome.ABANDONED:
             attempts = self.queue.attempt
             message, _ = self.queue.pop()
             _executor_logger.warning(

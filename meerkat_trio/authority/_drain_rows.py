@@ -82,7 +82,9 @@ def _with_ingress(state: SessionState, owner: PeerIngressOwner) -> SessionState:
 
 def _session_may_attach(state: SessionState, i: AttachSessionIngress) -> bool:
     owner = state.ingress
-    return isinstance(owner, Unattached) or owner == SessionOwned(i.comms_runtime_id)
+    if isinstance(owner, SessionOwned):
+        return owner.comms_runtime_id == i.comms_runtime_id
+    return isinstance(owner, Unattached)
 
 
 def _mob_may_attach(state: SessionState, i: AttachMobIngress) -> bool:
@@ -97,6 +99,12 @@ def _mode_matches(state: SessionState, i: AttachSessionIngress | AttachMobIngres
     return (
         not drain.live or drain.stopping is not None or (drain.mode is i.mode and drain.idle_timeout == i.idle_timeout)
     )
+
+
+def _session_owner(state: SessionState, i: AttachSessionIngress) -> SessionState:
+    if isinstance(state.ingress, SessionOwned):
+        return state  # the guard let only the same id through
+    return _with_ingress(state, SessionOwned(i.comms_runtime_id))
 
 
 def _mob_owner(state: SessionState, i: AttachMobIngress) -> SessionState:
@@ -121,7 +129,7 @@ _INGRESS_ROWS: Final = (
             "owner_allows_session_attach": _session_may_attach,
             "mode_matches": _mode_matches,
         },
-        update=lambda s, i: _with_ingress(s, SessionOwned(i.comms_runtime_id)),
+        update=_session_owner,
     ),
     _ingress_row(
         "attach-mob-ingress",
@@ -177,9 +185,13 @@ def _serving(state: SessionState, _: DrainStarted) -> SessionState:
 
 def _rebound(state: SessionState, _: RebindDrain) -> SessionState:
     d = state.drain
-    return _with_drain(
-        state,
+    return SessionState(
+        state.session,
         DrainRegion(_STARTING, d.mode, d.idle_timeout, d.generation + 1, None, d.last_exit),
+        state.ingress,
+        state.supervisor,
+        state.peers,
+        state.requests,
     )
 
 

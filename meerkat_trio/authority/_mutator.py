@@ -11,6 +11,7 @@ from attrs import define
 
 from ._ending import finish_ending
 from ._exceptions import InvariantViolated, TransitionRejected
+from ._hot import admits_message, begin_run
 from ._row import Row
 from ._state import SessionState, broken_invariant
 from ._transitions import ROWS_BY_INPUT
@@ -18,7 +19,7 @@ from ._transitions import ROWS_BY_INPUT
 if TYPE_CHECKING:
     from ._effects import Effect
     from ._inputs import Input
-    from ._values import SessionId
+    from ._values import AdmissionTrust, PeerId, RunId, SessionId
 
 __all__ = ["Authority", "Step", "apply"]
 
@@ -53,12 +54,16 @@ class Step:
 class Authority:
     """The holder of one session's current state; nothing else may replace it."""
 
-    __slots__ = ("state",)
+    __slots__ = ("_free", "_running", "state")
 
     state: SessionState
+    _running: SessionState | None
+    """What `begin_run` made last, and ``_free`` what it was made of; None when that run is over."""
+    _free: SessionState | None
 
     def __init__(self, state: SessionState) -> None:
         self.state = state
+        self._running = self._free = None
 
     def apply(self, input: Input) -> Step:  # noqa: A002 - the field's public name
         """Apply an input and commit what it makes.
@@ -72,14 +77,46 @@ class Authority:
         self.state = step.after
         return step
 
+    def admits_message(self, sender: PeerId, trust: AdmissionTrust) -> bool:
+        """Say whether Admit of a plain message would admit it, which changes nothing; if not, apply it to hear why."""
+        return admits_message(self.state, sender, trust)
+
+    def begin_run(self, run_id: RunId) -> bool:
+        """Commit what BeginRun makes and return True, or return False: then apply it."""
+        state = self.state
+        running = begin_run(state, run_id)
+        if running is None or broken_invariant(state, running) is not None:
+            return False
+        self._free = state
+        self._running = self.state = running
+        return True
+
+    def finish_run(self, run_id: RunId) -> bool:
+        """Commit what RunFinished makes of a run that is not abandoned and return True, or return False: then apply it.
+
+        Only the run that `begin_run` began, with nothing in between: what it was made of had no run, and held every
+        invariant, so that is what RunFinished makes.
+        """
+        running, free = self._running, self._free
+        self._running = self._free = None
+        if free is None or running is not self.state or running.session.run_id != run_id:
+            return False
+        self.state = free
+        return True
+
     def rehearse(self, *inputs: Input) -> tuple[Step, ...]:
         """Apply inputs one upon the other without committing: the dry run of a call that needs several.
 
         Raises:
             TransitionRejected: one of them would be refused.
         """
-        understudy = Authority(self.state)
-        return tuple(understudy.apply(input_) for input_ in inputs)
+        steps = []
+        state = self.state
+        for input_ in inputs:
+            step = apply(state, input_)
+            steps.append(step)
+            state = step.after
+        return tuple(steps)
 
     def commit(self, steps: tuple[Step, ...]) -> None:
         """Commit what `rehearse` returned.

@@ -42,7 +42,7 @@ _CLOSED: Final = DropReason.CLOSED
 _DUPLICATE: Final = DropReason.DUPLICATE
 
 _Key: TypeAlias = str
-"""Sender and id in one text: peer ids are all of one length, and what the collector need not track costs no pause."""
+"""The key of an envelope: a text, for what the collector need not track costs no pause."""
 
 
 @final
@@ -166,7 +166,7 @@ class Inbox:
         """
         if self.closed is not None:
             return Receipt.dropped(_CLOSED)
-        key = envelope.sender + envelope.id
+        key = envelope.key
         seen = self._seen
         if seen is None:
             seen = self._seen = OrderedDict()
@@ -192,25 +192,28 @@ class Inbox:
 
         **Cancellation:** cancelled, it was not accepted, and its id may be sent again.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
+        sender = self.park_if_full(envelope)
+        if sender is None:
+            await trio.lowlevel.checkpoint_if_cancelled()
             receipt = self.put_nowait(envelope)
-        except trio.WouldBlock:
-            pass
-        else:
             await trio.lowlevel.cancel_shielded_checkpoint()
             return receipt
-        return await self._park_sender(envelope)
-
-    async def _park_sender(self, envelope: Envelope) -> Receipt:
-        sender = ParkedSender(self, envelope)
-        lane = self._lane(envelope)
-        if lane.parked is None:
-            lane.parked = OrderedDict()
-        lane.parked[sender] = None
         await trio.lowlevel.wait_task_rescheduled(sender.abort)
         # Only `hand_over` and `close` wake a parked sender, and both leave a receipt first.
         return sender.receipt or Receipt.dropped(_CLOSED)
+
+    def park_if_full(self, envelope: Envelope) -> ParkedSender | None:
+        """Put the calling task in line, which then has to sleep; None if `put_nowait` would not raise WouldBlock."""
+        lane = self._control if envelope.lane is _CONTROL else self._work
+        queue = lane.queue
+        if queue is None or len(queue) < lane.limit or (self._seen and envelope.key in self._seen):
+            return None
+        sender = ParkedSender(self, envelope)
+        parked = lane.parked
+        if parked is None:
+            parked = lane.parked = OrderedDict()
+        parked[sender] = None
+        return sender
 
     def forget(self, sender: ParkedSender) -> None:
         """Take a cancelled sender out of its lane."""
@@ -218,15 +221,16 @@ class Inbox:
         if parked is not None:
             parked.pop(sender, None)
 
-    def is_new(self, envelope: Envelope) -> bool:
-        """Say whether an envelope is no duplicate, and remember it."""
-        key = envelope.sender + envelope.id
-        if self._seen is None:
-            self._seen = OrderedDict()
-        elif key in self._seen:
+    def is_new(self, key: str) -> bool:
+        """Say whether an envelope of this key is no duplicate, and remember it."""
+        seen = self._seen
+        if seen is None:
+            seen = self._seen = OrderedDict()
+        elif key in seen:
             return False
-        self._seen[key] = None
-        self._trim_window()
+        seen[key] = None
+        if len(seen) > self._window:
+            seen.popitem(last=False)
         return True
 
     # -- the claimer's side
@@ -242,7 +246,18 @@ class Inbox:
         """Claim the first envelope of ``lanes``, or return None; see `CommsRuntime.claim_ready`."""
         if self.closed is not None or self._claimer is not None or self.open_claim is not None:
             self._refuse_claim()
-        return self._claim_head(lanes)
+        # As `_claim_head`, spelled out: asked after every envelope.
+        if self._inherited:
+            return None
+        lane = self._control
+        queue = lane.queue
+        if not queue or _CONTROL not in lanes:
+            lane = self._work
+            queue = lane.queue
+            if not queue or _WORK not in lanes:
+                return None
+        claim = self.open_claim = InboxClaim(self, lane, queue[0])
+        return claim
 
     async def claim(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
         """Wait for an envelope of ``lanes`` and claim it; see `CommsRuntime.claim`.

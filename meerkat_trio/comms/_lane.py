@@ -37,14 +37,16 @@ class LaneQueue:
 
     def hand_over(self) -> None:
         """Give the room there is to parked senders, in their order; a twin of what was accepted needs none."""
-        queue, parked = self.queue, self.parked
-        while parked and queue is not None and len(queue) < self.limit:
+        queue, parked, limit = self.queue, self.parked, self.limit
+        while parked and queue is not None and len(queue) < limit:
             sender, _ = parked.popitem(last=False)
-            if sender.inbox.is_new(sender.envelope):
-                sender.receipt = Receipt()
-                queue.append((sender.envelope, sender.receipt))
+            envelope = sender.envelope
+            if sender.inbox.is_new(envelope.key):
+                receipt = Receipt()
+                queue.append((envelope, receipt))
             else:
-                sender.receipt = Receipt.dropped(DropReason.DUPLICATE)
+                receipt = Receipt.dropped(DropReason.DUPLICATE)
+            sender.receipt = receipt
             trio.lowlevel.reschedule(sender.task)
 
     def discard(self, entry: Entry) -> None:

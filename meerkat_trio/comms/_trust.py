@@ -21,27 +21,36 @@ _MANUAL = TrustSource.MANUAL
 class TrustStore:
     """Trust edges keyed by (peer id, source): no source can touch another's edge (SPEC 8)."""
 
-    __slots__ = ("_edges",)
+    __slots__ = ("_edges", "_manual")
 
     _edges: dict[tuple[PeerId, TrustSource], PeerEndpoint] | None
+    _manual: set[PeerId] | None
+    """Who has an edge of source MANUAL: asked for every message."""
 
     def __init__(self) -> None:
-        # Thousands of idle sessions have no edge of their own; the dict comes with the first one.
+        # Thousands of idle sessions have no edge of their own; dict and set come with the first one.
         self._edges = None
+        self._manual = None
 
     def add(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
         """Add the edge, or replace what it says of the same peer."""
         if self._edges is None:
             self._edges = {}
         self._edges[endpoint.peer_id, source] = endpoint
+        if source is _MANUAL:
+            if self._manual is None:
+                self._manual = set()
+            self._manual.add(endpoint.peer_id)
 
     def remove(self, peer_id: PeerId, source: TrustSource) -> bool:
         """Remove the edge; say whether it was there."""
+        if source is _MANUAL and self._manual is not None:
+            self._manual.discard(peer_id)
         return self._edges is not None and self._edges.pop((peer_id, source), None) is not None
 
     def has_manual(self, peer_id: PeerId) -> bool:
-        """Say whether the peer has an edge of source MANUAL; asked for every message, so one lookup."""
-        return self._edges is not None and (peer_id, _MANUAL) in self._edges
+        """Say whether the peer has an edge of source MANUAL."""
+        return self._manual is not None and peer_id in self._manual
 
     def snapshot(self) -> dict[tuple[PeerId, TrustSource], PeerEndpoint]:
         """Copy the edges."""
