@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._bridge import BridgeCommand
+from ._calls import SessionCalls
 from ._exceptions import (
     CommandRejected,
     CommsNotAttached,
@@ -31,12 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Correspondence"]
 
 
-class Correspondence:
+class Correspondence(SessionCalls):
     """The part of a session that speaks to peers."""
 
     __slots__ = ()
-
-    _tasks: SessionTasks
 
     async def send(self, peer_id: PeerId, body: Any) -> Receipt:
         """Send a message to a peer through the comms runtime that is attached, waiting while there is no room.

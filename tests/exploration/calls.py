@@ -45,6 +45,8 @@ SOURCE: Final = tuple(
     for name in (
         "_machine",
         "_session",
+        "_calls",
+        "_ingress",
         "_tasks",
         "_peers",
         "_reconcile",
