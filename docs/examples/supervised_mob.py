@@ -74,7 +74,7 @@ class Mob:
 
     async def handle(self, run: SessionRun) -> None:
         """Handle one message, whoever it is from."""
-        await trio.sleep(0.001)
+        await trio.sleep(0.005)
         self.ledger.handled[run.session.id, self.name_of(run.message.sender)].append(run.message.body)
 
     # --- what a supervisor does ---------------------------------------------------------------------

@@ -8,14 +8,13 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
-import trio.testing
 from attrs import asdict, field, frozen
 
 from .._machine import open_machine
 from .._policy import Backoff, RespawnPolicy
 from ..comms import MemoryComms, MemoryNetwork
-from ..testing._trio_internals import controlled_schedule
 from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
+from ._demo_run import QUIET_LIMIT, run_stage, wait_until_stuck
 from ._faults import Chaos, Flow
 from ._ledger import Account, LedgerError, audit, stalls
 
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "SessionOutcome", "Show", "Traffic", "perform"]
 
 _WORK_QUEUE: Final = 8  # small, so that the work lane is shut often
-_LOOK_EVERY: Final = 1.0
-_STUCK_AFTER: Final = 30
-"""Looks in a row that see nothing new. They are counted, not timed: a process that was halted is not stuck."""
 _NO_FAULT: Final = HandlerFault()
 
 
@@ -137,7 +133,7 @@ class Outcome:
             ),
             f"{account.abandoned} abandoned": account.abandoned,
             f"faults that did not happen: {', '.join(self.missing)}": self.missing,
-            f"given up, for nothing happened for {_STUCK_AFTER * _LOOK_EVERY:.0f} s": self.stuck,
+            f"given up, for nothing happened for {QUIET_LIMIT:.0f} s": self.stuck,
             f"{unsent} planned but never sent": unsent,
         }
         return tuple(reason for reason, applies in reasons.items() if applies)
@@ -171,14 +167,7 @@ def perform(show: Show) -> Outcome:
     """
     try:
         stage = _Stage(show)
-        # An interruption reaches the main task alone, which then takes everything down in order.
-        if not show.virtual:
-            trio.run(stage.run, restrict_keyboard_interrupt_to_checkpoints=True)
-        else:
-            clock = trio.testing.MockClock(autojump_threshold=0)
-            with controlled_schedule() as order_by:
-                order_by(random.Random(show.seed))  # noqa: S311 - faults, no secrets
-                trio.run(stage.run, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+        run_stage(stage.run, virtual=show.virtual, seed=show.seed)
         return stage.outcome()
     finally:
         show.ledger.close()
@@ -215,12 +204,7 @@ class _Stage:
                     watched.cancel_scope.cancel()
 
     async def _give_up_if_stuck(self) -> None:
-        """A run that hangs has to be reported as one that failed, not hang too."""
-        before, quiet = -1, 0
-        while quiet < _STUCK_AFTER:
-            await trio.sleep(_LOOK_EVERY)
-            now = self._handled + self._sent.total() + self._faults.total()
-            before, quiet = now, quiet + 1 if now == before else 0
+        await wait_until_stuck(lambda: self._handled + self._sent.total() + self._faults.total())
         self._stuck = True
         self._scope.cancel()
 
