@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._performance import Outcome
 
-__all__ = ["as_json", "open_console", "print_sessions", "print_tables", "progress"]
+__all__ = ["as_json", "open_console", "print_counts", "print_sessions", "print_tables", "progress"]
 
 _SESSIONS_SHOWN: Final = 20
 _PROGRESS_EVERY: Final = 50
@@ -33,6 +33,7 @@ _NARROW_HEADINGS: Final = {
     "rebinds": "re-\nbinds",
     "restarts": "re-\nstarts",
     "longest_stall": "longest\nstall",
+    "handed_back": "handed\nback",
 }
 
 
@@ -129,6 +130,17 @@ def print_sessions(
         console.print(f"{name}: {told}", overflow="fold")
     if len(rows) > len(shown):
         console.print(_more(rows, shown))
+
+
+def print_counts(console: Console, title: str, counts: dict[str, int]) -> None:
+    """Print a table of how often what happened; what never did is shown too."""
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    table.add_column(title, overflow="fold")
+    table.add_column("times", justify="right", no_wrap=True)
+    for kind, count in counts.items():
+        table.add_row(kind.replace("_", " "), str(count))
+    console.print()
+    console.print(table)
 
 
 def _shown(rows: dict[str, Any], wrong: Sequence[str]) -> list[str]:
