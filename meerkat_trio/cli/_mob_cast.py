@@ -139,6 +139,8 @@ class Member:
         """The names of those whose messages count."""
         self.delivered: Counter[str] = Counter()
         """Inputs that it has accepted, by supervisor."""
+        self.spared = 0
+        """Messages that it was not sent, because their sender was destroyed first."""
         self.version = 0
         """Changes before and after each change of the bond."""
         self.lock = trio.Lock()

@@ -242,7 +242,7 @@ class _MobStage:
         member = self._members.get(name)
         return MemberOutcome(
             account=accounts.get(name, Account()),
-            planned=0 if member is None else sum(member.streams.values()),
+            planned=0 if member is None else sum(member.streams.values()) - member.spared,
             destroyed=member is not None and member.destroyed,
             rebinds=0 if member is None else member.rebinds,
             longest_stall=round(longest.get(name, 0.0), 6),
