@@ -53,9 +53,8 @@ class Tally:
     """Answers that were other than they have to be, in words."""
 
     def progress(self) -> int:
-        """Return a number that changes whenever something happens."""
-        counters = self.accepted, self.rejected, self.dropped, self.repaired, self.faults
-        return sum(counter.total() for counter in counters)
+        """Return a number that changes whenever something goes on; to be refused again and again does not count."""
+        return sum(counter.total() for counter in (self.accepted, self.repaired, self.faults))
 
     def note(self, answer: Answer, name: str) -> None:
         """Count an answer to the command of that name."""

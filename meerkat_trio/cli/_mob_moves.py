@@ -140,8 +140,11 @@ class MobChaos:
 
     async def _interrupt(self, _: Move) -> None:
         bond = self._member.require_bond()
-        answer = await self._supervising.do(bond.boss, InterruptMember(epoch=bond.epoch, reason="planned"))
-        self._tally.faults["interrupts"] += answer.get("run") is not None
+        for __ in range(_TRIES):
+            answer = await self._supervising.do(bond.boss, InterruptMember(epoch=bond.epoch, reason="planned"))
+            if answer.get("run") is not None:
+                self._tally.faults["interrupts"] += 1
+                break
 
     # --- commands -----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from .._policy import Backoff
 from ..authority import Bound
 from ..comms import MemoryNetwork
 from ._demo_plan import HandlerFault, Plan
-from ._demo_run import QUIET_LIMIT, run_stage, wait_until_stuck
+from ._demo_run import run_stage, wait_until_stuck
 from ._faults import Flow
 from ._ledger import Account, audit, stalls
 from ._mob_cast import Cast, Member, Tally
@@ -43,6 +43,8 @@ _NO_FAULT: Final = HandlerFault()
 _LINGERING: Final = HandlerFault(delay=0.1)
 """The last inputs of a member that is to be destroyed: it does not get through them."""
 _GLANCE: Final = 0.005
+_UNTIL_AGREED: Final = 10.0
+"""Seconds in which authority and trust store have to come to agree, once nothing fails any more."""
 _OWN_SOURCES: Final = {TrustSource.DIRECT, TrustSource.SUPERVISOR, TrustSource.OVERLAY}
 
 
@@ -94,7 +96,7 @@ class _MobStage:
         self._scribe = Scribe(show.ledger, self._tally.faults, self._scope, show.on_progress)
         self._sent: Counter[tuple[str, str]] = Counter()
         self._members: dict[str, Member] = {}
-        self._disagreeing: list[str] = []
+        self._disagreeing: set[str] = set()
         self._stuck = False
 
     def _plan(self, number: int) -> Plan:
@@ -155,8 +157,9 @@ class _MobStage:
             for member in cast.members:
                 if not member.destroyed:
                     nursery.start_soon(roles[member.name].retire, make_bystander("latecomer"))
-        for member in cast.members:
-            await self._check_trust(member)
+        async with trio.open_nursery() as nursery:
+            for member in cast.members:
+                nursery.start_soon(self._check_trust, member)
 
     async def _register(self, machine: MeerkatMachine, cast: Cast, number: int, *, destroyed: bool) -> None:
         name = f"member-{number}"
@@ -168,7 +171,7 @@ class _MobStage:
             sender = member.senders[run.message.sender]
             count, index = run.message.body
             stream = "supervisors" if sender.startswith("supervisor") else "peer"
-            lingers = member.destroyed and index >= self._streams[stream]
+            lingers = self._show.faults and member.destroyed and index >= self._streams[stream]
             fault = _LINGERING if lingers else member.plan.handler.get((stream, index), _NO_FAULT)
             await self._scribe.handle(run, sender, count, f"{stream} {index}", fault)
 
@@ -202,12 +205,12 @@ class _MobStage:
     async def _check_trust(self, member: Member) -> None:
         """See whether authority, trust store and the supervisors' own books come to agree."""
         member.comms.heal()
-        with trio.move_on_after(QUIET_LIMIT):
+        with trio.move_on_after(_UNTIL_AGREED):
             # An edge that was refused a moment ago is still to be tried again.
             while not await _agree(member):  # noqa: ASYNC110 - the reconciler tells nobody
                 await trio.sleep(_GLANCE)
             return
-        self._disagreeing.append(member.name)
+        self._disagreeing.add(member.name)
 
     # --- afterwards ---------------------------------------------------------------------------------
 
@@ -233,7 +236,7 @@ class _MobStage:
             repaired={kind: tally.repaired[kind] for kind in REPAIRS},
             faults={kind: tally.faults[kind] for kind in FAULTS},
             demanded=self._show.faults,
-            disagreeing=tuple(self._disagreeing),
+            disagreeing=tuple(name for name in names if name in self._disagreeing),
             surprises=tuple(tally.surprises),
             stuck=self._stuck,
         )

@@ -54,7 +54,7 @@ Streams = dict[str, int]
 
 DESTROYED_LAST: Final = 4
 """Inputs that a member which is to be destroyed is given at last, all at once."""
-_MESSAGES_PER_MOVE: Final = 20
+_MESSAGES_PER_MOVE: Final = 8
 _CANCELLED_DELIVERY_SHARE: Final = 0.1
 _MOST_PATIENCE: Final = 6
 _MEMBERS_OF_A_MOB: Final = 5

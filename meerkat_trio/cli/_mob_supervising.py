@@ -134,7 +134,7 @@ class Supervising:
         await self.cut(boss, command, patience)
         answer = await boss.command(self._member.peer_id, command)
         # Once the edge of the next one stands, the one before has no say any more, not even in this.
-        if not isinstance(answer, dict) and answer is not Cause.SENDER_MISMATCH:
+        if not isinstance(answer, dict) and answer not in {Cause.SENDER_MISMATCH, DropReason.RATE_LIMITED}:
             self.surprise(f"{command.name} was to be carried out", answer)
 
     async def cut(self, actor: Actor, command: BridgeCommand, patience: int) -> bool:

@@ -66,9 +66,7 @@ class Delivering:
             boss, command = member.require_bond().boss, self._command(index)
             cut = await self._supervising.cut(boss, command, patience)
             self._tally.faults["cancelled_deliveries"] += cut
-            if not await self._try(index):
-                self._supervising.surprise(f"input {index} was delivered by its supervisor", "in vain")
-                return
+            await self._try(index)
             answer = await self._supervising.do(boss, command)
             if answer.get("result") == "deduplicated":
                 self._tally.repaired["deliver_deduplicated"] += 1
@@ -82,7 +80,7 @@ class Delivering:
         return DeliverMemberInput(epoch=bond.epoch, input_id=f"input-{index}", content=[number, index])
 
     async def _try(self, index: int) -> bool:
-        """Deliver an input, waiting for room; say whether it was taken, which it is not if the supervisor changes."""
+        """Deliver an input, waiting for room; say whether that is over, which it is not if the supervisor changes."""
         member = self._member
         pause = _PAUSE
         while True:
@@ -102,9 +100,7 @@ class Delivering:
             if member.version != version:
                 return False
         self._supervising.surprise(f"input {index} was delivered by its supervisor", answer)
-        # A run in which this goes on and on is given up.
-        await trio.sleep(_LONGEST_PAUSE)
-        return False
+        return True
 
 
 @final
