@@ -51,14 +51,18 @@ class Supervising:
 
     async def do(self, actor: Actor, command: BridgeCommand) -> dict[str, Any]:
         """Send a command that has to be carried out, and return its answer."""
+        answer = await self._let_in(actor, command)
+        if isinstance(answer, dict):
+            return answer
+        self.surprise(f"{command.name} was to be carried out", answer)
+        return {}
+
+    async def _let_in(self, actor: Actor, command: BridgeCommand) -> Answer:
+        """Send a command until it is let in: that of a stranger is not who has said too much in too little time."""
         while True:
             answer = await actor.command(self._member.peer_id, command)
-            if isinstance(answer, dict):
-                return answer
             if answer is not DropReason.RATE_LIMITED:
-                self.surprise(f"{command.name} was to be carried out", answer)
-                return {}
-            # A stranger still, who has said too much in too little time.
+                return answer
             await trio.sleep(_UNTIL_LET_IN)
 
     async def do_again(self, actor: Actor, command: BridgeCommand, repair: str) -> None:
@@ -72,6 +76,10 @@ class Supervising:
     async def expect(self, wanted: Cause | DropReason, actor: Actor, command: BridgeCommand) -> bool:
         """Send a command that has to be rejected; say whether the answer is the one that is wanted."""
         return self._check(wanted, await actor.command(self._member.peer_id, command), command.name)
+
+    async def insist(self, wanted: Cause, actor: Actor, command: BridgeCommand) -> None:
+        """Send a command that has to be rejected until it is let in; as `expect`."""
+        self._check(wanted, await self._let_in(actor, command), command.name)
 
     async def expect_of(self, wanted: Cause, actor: Actor, params: object) -> bool:
         """Send what is no proper command and has to be rejected; as `expect`."""
@@ -154,7 +162,7 @@ class Supervising:
             revoke = RevokeOwnSupervision(epoch=before.epoch)
             await self.do(boss, revoke)
             await self.do_again(boss, revoke, "revoke_already")
-            await self.expect(Cause.NOT_BOUND, boss, ObserveMember(epoch=before.epoch))
+            await self.insist(Cause.NOT_BOUND, boss, ObserveMember(epoch=before.epoch))
             await self._try_to_bind()
             await self.bind(boss)
             await self.do_again(boss, member.require_bond().command, "bind_already")
@@ -164,11 +172,11 @@ class Supervising:
         member, stranger = self._member, self._cast["stranger"]
         fit = self.make_bind(stranger, member.next_epoch())
         boss, refused = self._cast["supervisor-a"], self._cast["refused"]
-        await self.expect(Cause.INVALID_BOOTSTRAP_TOKEN, stranger, evolve(fit, bootstrap_token=_MADE_UP))
-        await self.expect(Cause.ADDRESS_MISMATCH, stranger, evolve(fit, expected_address="inproc://elsewhere"))
-        await self.expect(Cause.SENDER_MISMATCH, stranger, evolve(fit, supervisor=boss.comms.endpoint()))
-        await self.expect(Cause.STALE_SUPERVISOR, stranger, evolve(fit, epoch=1))
-        await self.expect(Cause.PUBLISH_FAILED, refused, self.make_bind(refused, member.next_epoch()))
+        await self.insist(Cause.INVALID_BOOTSTRAP_TOKEN, stranger, evolve(fit, bootstrap_token=_MADE_UP))
+        await self.insist(Cause.ADDRESS_MISMATCH, stranger, evolve(fit, expected_address="inproc://elsewhere"))
+        await self.insist(Cause.SENDER_MISMATCH, stranger, evolve(fit, supervisor=boss.comms.endpoint()))
+        await self.insist(Cause.STALE_SUPERVISOR, stranger, evolve(fit, epoch=1))
+        await self.insist(Cause.PUBLISH_FAILED, refused, self.make_bind(refused, member.next_epoch()))
 
     async def offer_refused(self) -> None:
         """Name a next supervisor whose edge cannot be stored; the one before stays."""
