@@ -31,6 +31,8 @@ __all__ = ["MobChaos", "make_bystander"]
 _TOO_MUCH: Final = "x" * 5000
 _FLOOD: Final = 12
 _STALL: Final = 0.01
+_GLANCE: Final = 0.005
+_UNTIL_SHOWN: Final = 10.0
 _TRIES: Final = 20
 
 
@@ -94,10 +96,26 @@ class MobChaos:
         cast = self._cast
         return FaultyComms(cast.network, self._member.name, cast.tally, faulty=cast.faulty, refused=cast.refused())
 
-    async def _rebind(self, _: Move) -> None:
-        result = await self._member.attach(self.build())
-        self._member.rebinds += result is IngressResult.REBOUND
-        self._tally.faults["rebinds"] += result is IngressResult.REBOUND
+    async def _rebind(self, move: Move) -> None:
+        """Attach another transport while a reply is held up in the one before; trust has to follow by itself."""
+        member = self._member
+        async with trio.open_nursery() as nursery:
+            member.comms.fail_responses(2)
+            nursery.start_soon(self._observe)
+            for __ in range(move.patience):
+                await trio.lowlevel.checkpoint()
+            result = await member.attach(self.build())
+            member.rebinds += result is IngressResult.REBOUND
+            self._tally.faults["rebinds"] += result is IngressResult.REBOUND
+        boss = member.require_bond().boss
+        edges = [(boss.comms.peer_id, TrustSource.SUPERVISOR)]
+        edges += [(each, TrustSource.DIRECT) for each in sorted(member.wired)]
+        with trio.move_on_after(_UNTIL_SHOWN):
+            for edge in edges:
+                while not await member.comms.shows(*edge):  # noqa: ASYNC110 - the reconciler tells nobody
+                    await trio.sleep(_GLANCE)
+            return
+        self._supervising.surprise("the rebuilt transport was to show all edges", "with fewer")
 
     async def _restart(self, move: Move) -> None:
         """Stop the drain while a command is asked, and start it again."""
