@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from .._machine import MeerkatMachine
+    from .._messages import Receipt
     from .._reports import IngressResult
     from .._session import Session
     from ..authority import PeerId
@@ -138,6 +139,8 @@ class Member:
         """The names of those whose messages count."""
         self.delivered: Counter[str] = Counter()
         """Inputs that it has accepted, by supervisor."""
+        self.receipts: dict[str, list[Receipt]] = {}
+        """Of the messages that it was sent, by sender."""
         self.spared = 0
         """Messages that it was not sent, because their sender was destroyed first."""
         self.version = 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections import Counter, defaultdict
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 from attrs import field, frozen
 
 from .._machine import open_machine
-from .._messages import TrustSource
+from .._messages import ReceiptStatus, TrustSource
 from .._policy import Backoff
 from ..authority import Bound
 from ..comms import MemoryNetwork
@@ -94,7 +94,6 @@ class _MobStage:
         self._scope = trio.CancelScope()
         self._tally = Tally()
         self._scribe = Scribe(show.ledger, self._tally.faults, self._scope, show.on_progress)
-        self._sent: Counter[tuple[str, str]] = Counter()
         self._members: dict[str, Member] = {}
         self._disagreeing: set[str] = set()
         self._stuck = False
@@ -152,7 +151,7 @@ class _MobStage:
                 nursery.start_soon(talk.run, flow)
                 nursery.start_soon(self._supervise, cast, receiver, roles[receiver.name], flow)
         for talk in talks:
-            await talk.count(self._sent)
+            await talk.check()
         async with trio.open_nursery() as nursery:
             for member in cast.members:
                 if not member.destroyed:
@@ -199,8 +198,6 @@ class _MobStage:
             nursery.start_soon(Delivering(cast, member, role).run, flow, faults_are_over)
         if member.destroyed:
             await role.destroy()
-        for supervisor, count in member.delivered.items():
-            self._sent[member.name, supervisor] = count
 
     async def _check_trust(self, member: Member) -> None:
         """See whether authority, trust store and the supervisors' own books come to agree."""
@@ -223,7 +220,7 @@ class _MobStage:
         self._scribe.require_written()
         ledger, tally = self._show.ledger, self._tally
         given_up = self._given_up()
-        accounts = audit(ledger.entries(), self._sent, given_up)
+        accounts = audit(ledger.entries(), self._sent(), given_up)
         longest = stalls(ledger.entries())
         names = [name for mob in self._mobs for name in (f"member-{number}" for number in mob) if name in self._members]
         names += sorted(accounts.keys() - self._members.keys())
@@ -250,6 +247,15 @@ class _MobStage:
             rebinds=0 if member is None else member.rebinds,
             longest_stall=round(longest.get(name, 0.0), 6),
         )
+
+    def _sent(self) -> dict[tuple[str, str], int]:
+        """Return how much was accepted: inputs by the answers, messages by their receipts."""
+        sent: dict[tuple[str, str], int] = {}
+        for name, member in self._members.items():
+            sent |= {(name, supervisor): count for supervisor, count in member.delivered.items()}
+            for sender, receipts in member.receipts.items():
+                sent[name, sender] = sum(receipt.status is not ReceiptStatus.DROPPED for receipt in receipts)
+        return sent
 
     def _given_up(self) -> dict[tuple[str, str], set[int]]:
         """Return the numbers of what was not handled: named by the end of a session, or abandoned by a living one."""

@@ -13,8 +13,6 @@ from ..authority import DropReason
 from ._mob_plan import DESTROYED_LAST
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from .._messages import Receipt
     from ._faults import Flow
     from ._mob_cast import Cast, Member
@@ -112,6 +110,7 @@ class Talking:
         self._sender = sender
         self._receiver = receiver
         self._receipts: list[Receipt] = []
+        receiver.receipts[sender.name] = self._receipts
 
     async def run(self, flow: Flow) -> None:
         """Send everything; what a member can no more send that has ended is passed over."""
@@ -123,10 +122,8 @@ class Talking:
                 self._receiver.spared += 1
             flow.count_one()
 
-    async def count(self, sent: Counter[tuple[str, str]]) -> None:
-        """Count what was admitted."""
+    async def check(self) -> None:
+        """Wait until it is said of each message what became of it; a member that lives lets all in."""
         for receipt in self._receipts:
-            if await receipt.wait() is ReceiptStatus.ADMITTED:
-                sent[self._receiver.name, self._sender.name] += 1
-            elif not self._receiver.destroyed:
+            if await receipt.wait() is not ReceiptStatus.ADMITTED and not self._receiver.destroyed:
                 self._tally.surprises.append(f"{self._receiver.name}: a message was dropped: {receipt.reason}")
