@@ -100,8 +100,8 @@ class Session(Correspondence, IngressCalls, TrustCalls):
 
     @property
     def end(self) -> SessionEnd | None:
-        """How the session ended, once it has."""
-        return self._tasks.end
+        """How the session ended; None until that is over: nothing of it runs any more, and its edges are removed."""
+        return self._tasks.end if self._tasks.is_over else None
 
     def statistics(self) -> SessionStatistics:
         """Return a snapshot of the session's counters."""
