@@ -278,8 +278,7 @@ async def test_a_binding_serves_after_one_pass_even_if_edges_failed(autojump_clo
         receipts = await rig.send(comms, "early")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.attach_ingress, comms)
-            # It is read, fails, is read again as that says little of what it shows, and stores the other edge.
-            await trio.sleep(3.5)
+            await trio.sleep(2.5)
             assert receipts[0].status is ReceiptStatus.QUEUED
             await trio.sleep(1)
             assert receipts[0].status is ReceiptStatus.ADMITTED
