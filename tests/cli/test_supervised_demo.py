@@ -146,7 +146,7 @@ def test_an_edge_that_is_never_stored_is_exit_status_1(monkeypatch: pytest.Monke
 
 
 def test_an_answer_before_the_edge_stands_is_exit_status_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("meerkat_trio._supervision._is_missing", lambda *_: False)
+    monkeypatch.setattr("meerkat_trio._supervision.Supervision._make_sight", lambda _: lambda _: True)
     data = as_json(*SMALL, status=1)
     assert any("edge" in surprise for surprise in data["surprises"])
 
