@@ -141,7 +141,8 @@ class Correspondence(SessionCalls):
         """Ask a member for something as its supervisor, and wait for its answer (SPEC 7).
 
         A command that is sent again, because its answer was not heard, finds itself done; the answer says ``already``.
-        As for `request`, there is no time-out in here.
+        A hand-over is the exception: what the former supervisor says once the next one's edge stands, that included, is
+        rejected with SENDER_MISMATCH; the next one may ask in its place. As for `request`, there is no time-out in here.
 
         Args:
             member: the session that is supervised, or is to be.

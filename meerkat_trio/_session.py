@@ -287,6 +287,17 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         """
         return await self._end(authority.Destroy())
 
+    async def wait_ended(self) -> SessionEnd:
+        """Wait until the session has ended, whoever ends it, and say how; at once if it has ended before.
+
+        For those who did not end it themselves: a supervisor may, or a fault.
+
+        **Cancellation:** nothing is lost; any number of tasks may wait. A handler that waits for its own session's end
+        is cancelled after the grace time.
+        """
+        tasks = self._tasks
+        return await tasks.waiters.wait(lambda: tasks.end if tasks.is_over else None)
+
     async def _end(self, input_: authority.Stop | authority.Unregister | authority.Destroy) -> SessionEnd | None:
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()

@@ -124,8 +124,7 @@ class Mob:
         await self.deliver("second", name, range(INPUTS, 3 * INPUTS), epoch=2)
         await self.sessions["second"].command(self.comms[name].peer_id, DestroyMember(epoch=2))
         # The handler that is running gets the grace time.
-        while (end := self.sessions[name].end) is None:  # noqa: ASYNC110 - whoever did not end it is not told
-            await trio.sleep(0.001)
+        end = await self.sessions[name].wait_ended()
         for message in end.unfinished:
             self.ledger.unfinished[name, self.name_of(message.sender)].append(message.body)
 

@@ -239,7 +239,6 @@ class Supervising:
             if self._cast.faulty:
                 nursery.start_soon(ask)
         tally.repaired["destroy_repeated"] += sum("queued" in answer for answer in answers[1:])
-        while member.session.end is None:  # noqa: ASYNC110 - whoever did not end it is not told
-            await trio.sleep(_GLANCE)
+        await member.session.wait_ended()
         # What it has never let in is refused by the closing.
         await member.comms.aclose()

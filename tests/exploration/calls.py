@@ -104,6 +104,11 @@ async def crash_and_respawn(stage: Stage) -> None:
     await trio.sleep(1)
 
 
+async def wait_ended(stage: Stage) -> None:
+    with trio.move_on_after(1):
+        assert await stage.session.wait_ended() is stage.session.end
+
+
 async def swap_executor(stage: Stage) -> None:
     await stage.session.detach_executor()
     await stage.session.attach_executor(stage.handle)
@@ -306,6 +311,7 @@ CALLS: Final[dict[str, Call]] = {
     "request": request,
     "reply": reply,
     "send to peer": send_to_peer,
+    "wait ended": wait_ended,
     "retire": lambda stage: stage.session.retire(),
     "stop": lambda stage: stage.session.stop(),
     "stop and revive": stop_and_revive,
