@@ -142,7 +142,9 @@ class Correspondence(SessionCalls):
 
         A command that is sent again, because its answer was not heard, finds itself done; the answer says ``already``.
         A hand-over is the exception: what the former supervisor says once the next one's edge stands, that included, is
-        rejected with SENDER_MISMATCH; the next one may ask in its place. As for `request`, there is no time-out in here.
+        rejected with SENDER_MISMATCH; the next one may ask in its place.
+
+        As for `request`, there is no time-out in here.
 
         Args:
             member: the session that is supervised, or is to be.

@@ -880,6 +880,7 @@ async def test_whoever_did_not_end_a_session_can_wait_for_its_end(autojump_clock
             assert await session.wait_ended() is session.end
             ends.clear()
             await machine.register("a")
+        await settle()
         nursery_of_session = session._tasks.nursery
         assert nursery_of_session is not None
         nursery_of_session.cancel_scope.cancel()
