@@ -171,6 +171,11 @@ def _started(state: SessionState, i: SpawnDrain) -> SessionState:
     return _with_drain(state, region)
 
 
+def _is_starting(state: SessionState, i: DrainStarted) -> bool:
+    d = state.drain
+    return d.phase is _STARTING and i.generation == d.generation
+
+
 def _serving(state: SessionState, _: DrainStarted) -> SessionState:
     d = state.drain
     return SessionState(
@@ -305,7 +310,7 @@ _DRAIN_ROWS: Final = (
         "drain-started",
         "it serves",
         on=DrainStarted,
-        when=lambda s, i: s.drain.phase is _STARTING and i.generation == s.drain.generation,
+        when=_is_starting,
         update=_serving,
     ),
     _drain_observation(

@@ -143,21 +143,21 @@ def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field'
     except KeyError:
         raise TypeError(f"not an input of the authority: {input!r}") from None
     for row in rows:
-        when = row.when
+        when, refuses_ending, checks, update, emit, effects = row.plan
         if when is None or when(state, input):
             break
     else:
         raise TransitionRejected(session.phase, input, "phase")
-    if row.refuses_ending and session.ending is not None:
+    if refuses_ending and session.ending is not None:
         raise TransitionRejected(session.phase, input, "not_ending")
-    for name, holds in row.checks:
+    for name, holds in checks:
         if not holds(state, input):
             raise TransitionRejected(session.phase, input, name)
-    emit = row.emit
-    if row.update is None:
-        return Step(input, state, state, row.effects if emit is None else emit(state, state, input), row)
-    after = row.update(state, input)
-    effects = row.effects if emit is None else emit(state, after, input)
+    if update is None:
+        return Step(input, state, state, effects if emit is None else emit(state, state, input), row)
+    after = update(state, input)
+    if emit is not None:
+        effects = emit(state, after, input)
     session = after.session
     if session.ending is not session.ended:
         finished = finish_ending(after)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from attrs import field, frozen
 
@@ -20,6 +20,10 @@ ALL_PHASES: Final = frozenset(SessionPhase)
 I = TypeVar("I")  # noqa: E741 - an input type
 
 Predicate = Callable[["SessionState", Any], bool]
+_Update: TypeAlias = Callable[["SessionState", Any], "SessionState"]
+_Emit: TypeAlias = Callable[["SessionState", "SessionState", Any], "tuple[Effect, ...]"]
+_Checks: TypeAlias = tuple[tuple[str, Predicate], ...]
+_Plan: TypeAlias = "tuple[Predicate | None, bool, _Checks, _Update | None, _Emit | None, tuple[Effect, ...]]"
 
 
 @frozen(kw_only=True)
@@ -36,15 +40,15 @@ class Row:
     """Session phases in which the row applies."""
     when: Predicate | None
     """Chooses between rows for the same input: False passes on to the next row."""
-    guards: tuple[tuple[str, Predicate], ...]
+    guards: _Checks
     """Named conditions: the first that fails rejects the input."""
     refuses_ending: bool = field(init=False)
     """Whether the first guard is ``not_ending``, which `apply` tests in place: most rows of the hot path have it."""
-    checks: tuple[tuple[str, Predicate], ...] = field(init=False)
+    checks: _Checks = field(init=False)
     """The other guards."""
-    update: Callable[[SessionState, Any], SessionState] | None
+    update: _Update | None
     """Makes the next state; None changes nothing."""
-    emit: Callable[[SessionState, SessionState, Any], tuple[Effect, ...]] | None
+    emit: _Emit | None
     """Names what the shell has to do, given the state before and after and the input; None is `effects`."""
     effects: tuple[Effect, ...]
     """What the shell has to do where that is always the same."""
@@ -54,13 +58,19 @@ class Row:
     """Why the input changes nothing, for rows that are no-ops."""
     doc: str
     """What it does, in a few words, for the printed table."""
+    plan: _Plan = field(init=False, repr=False, eq=False)
+    """What `apply` needs of the above, together: looked up once for each input."""
 
     @refuses_ending.default
     def _first_guard_is_not_ending(self) -> bool:
         return bool(self.guards) and self.guards[0][0] == "not_ending"
 
+    @plan.default
+    def _all_that_apply_needs(self) -> _Plan:
+        return self.when, self.refuses_ending, self.checks, self.update, self.emit, self.effects
+
     @checks.default
-    def _guards_after_not_ending(self) -> tuple[tuple[str, Predicate], ...]:
+    def _guards_after_not_ending(self) -> _Checks:
         return self.guards[1:] if self.refuses_ending else self.guards
 
 

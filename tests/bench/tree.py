@@ -78,7 +78,8 @@ SETTINGS: Final = (
                 name=_PAUSE,
                 what="longest pause of the loop at 10,000 idle sessions",
                 unit="ms",
-                goal=Goal(limit=80.0, aim=40.0, times_floor=False),
+                # 80 and 40 ms where the floor takes 69: how fast the machine is must not count.
+                goal=Goal(limit=1.16, aim=0.58),
             ),
             Row(name=_LEAVE, what="leave open_machine, per parked drain", unit="us", goal=Goal(limit=1.5)),
         ),
