@@ -110,7 +110,7 @@ class MobChaos:
         boss = member.require_bond().boss
         edges = [(boss.comms.peer_id, TrustSource.SUPERVISOR)]
         edges += [(each, TrustSource.DIRECT) for each in sorted(member.wired)]
-        with trio.move_on_after(_UNTIL_SHOWN):
+        with trio.move_on_after(_UNTIL_SHOWN):  # noqa: ASYNC912 - there is one edge at least
             for edge in edges:
                 while not await member.comms.shows(*edge):  # noqa: ASYNC110 - the reconciler tells nobody
                     await trio.sleep(_GLANCE)
