@@ -1,0 +1,285 @@
+"""Up to 64 envelopes under one signature: sealed, opened, and kept so that each can be verified alone.
+
+What is signed is a context, both keys and the digest of each envelope's bytes as they are sent. The frame's
+body is laid out so that keys and lengths stand at known places: nothing of it is decoded to find out whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, TypeAlias, final
+
+from attrs import field, frozen
+
+from .._messages import Envelope
+from ..authority import DropReason, MessageId, PeerId
+from ._cbor import ARRAY, BYTES, decode_record, encode_record, read_head, write_head
+from ._envelope import MAX_ENVELOPE, Header, is_current, parse_header
+from ._exceptions import WireRefused
+from ._prefix import frame
+from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
+
+if TYPE_CHECKING:
+    from ._identity import Identity
+
+__all__ = ["BUNDLE_HEAD", "MAX_BUNDLE", "Bundle", "Opened", "SignedEnvelope", "pack", "parse_bundle", "seal"]
+
+MAX_BUNDLE: Final = 64
+"""The most envelopes under one signature."""
+
+BUNDLE_HEAD: Final = b"\x85\x03"
+"""How the body of a bundle begins: an array of five, the first of which is 3."""
+_KEY: Final = b"\x58\x20"
+_SIGNATURE: Final = b"\x58\x40"
+_SENDER_AT: Final = len(BUNDLE_HEAD) + 2
+_RECIPIENT_AT: Final = _SENDER_AT + KEY_BYTES + 2
+_SIGNATURE_AT: Final = _RECIPIENT_AT + KEY_BYTES + 2
+_PARTS_AT: Final = _SIGNATURE_AT + SIGNATURE_BYTES
+_CONTEXT: Final = b"meerkat-trio bundle 1\x00"
+_DIGEST_BYTES: Final = 32
+_MALFORMED: Final = DropReason.MALFORMED
+
+
+@frozen
+class Opened:
+    """What became of one envelope of a bundle."""
+
+    id: MessageId
+    """Which one."""
+    issued_at: int
+    """When its sender made it, in milliseconds since 1970, UTC."""
+    envelope: Envelope | None
+    """The envelope; None if it was refused."""
+    reason: DropReason | None = None
+    """Why it was refused."""
+
+
+Judge: TypeAlias = Callable[[Header], DropReason | None]
+
+
+@final
+class Bundle:
+    """A bundle as it arrived: parsed, and nothing of it believed. A hot record: made once, never changed."""
+
+    __slots__ = ("parts", "recipient", "sender", "signature")
+
+    sender: bytes
+    """The key of whom it says it is from."""
+    recipient: bytes
+    """The key of whom it is for."""
+    signature: bytes
+    """What has to be the sender's signature."""
+    parts: tuple[bytes, ...]
+    """The envelopes' bytes as they were sent, between 1 and 64 of them."""
+
+    def __init__(self, sender: bytes, recipient: bytes, signature: bytes, parts: tuple[bytes, ...]) -> None:
+        self.sender = sender
+        self.recipient = recipient
+        self.signature = signature
+        self.parts = parts
+
+    def headers(self) -> list[Header]:
+        """Read the envelopes' headers; no body is decoded, no signature checked.
+
+        Raises:
+            WireRefused: MALFORMED.
+        """
+        return [parse_header(part) for part in self.parts]
+
+    def is_signed(self) -> bool:
+        """Say whether the signature is the sender's, over just these envelopes in this order."""
+        signed = _signed_bytes(self.sender, self.recipient, _digests(self.parts))
+        return verify(self.sender, signed, self.signature)
+
+    def open(self, *, recipient: bytes, now: int, judge: Judge | None = None) -> list[Opened]:
+        """Check everything, the cheapest first, and say what became of each envelope.
+
+        Args:
+            recipient: our own key.
+            now: the time, in milliseconds since 1970, UTC.
+            judge: looks at a header before the signature is checked and the body decoded, and may refuse it:
+                for what strangers may send, and how much of it.
+
+        Raises:
+            WireRefused: MALFORMED: an envelope has no header that could be answered.
+        """
+        headers = self.headers()
+        reasons = [self._refusal(header, recipient, now, judge) for header in headers]
+        if None in reasons and not self.is_signed():
+            reasons = [reason or DropReason.BAD_SIGNATURE for reason in reasons]
+        if not any(reason is None for reason in reasons):
+            return [Opened(h.id, h.issued_at, None, reason) for h, reason in zip(headers, reasons, strict=True)]
+        from_, to = PeerId.of_key(self.sender), PeerId.of_key(self.recipient)
+        return [_opened(header, reason, from_, to) for header, reason in zip(headers, reasons, strict=True)]
+
+    def _refusal(self, header: Header, recipient: bytes, now: int, judge: Judge | None) -> DropReason | None:
+        if self.recipient != recipient:
+            return DropReason.WRONG_RECIPIENT
+        if not is_current(header.issued_at, now):
+            return DropReason.EXPIRED
+        return None if judge is None else judge(header)
+
+    def signed_envelopes(self) -> Iterator[SignedEnvelope]:
+        """Give each envelope all that is needed to verify it alone."""
+        digests = _digests(self.parts)
+        for index, part in enumerate(self.parts):
+            yield SignedEnvelope(
+                sender=self.sender,
+                recipient=self.recipient,
+                signature=self.signature,
+                digests=digests,
+                index=index,
+                data=part,
+            )
+
+
+def _opened(header: Header, reason: DropReason | None, sender: PeerId, recipient: PeerId) -> Opened:
+    envelope = None
+    if reason is None:
+        try:
+            envelope = header.envelope(sender, recipient)
+        except WireRefused as refused:
+            reason = refused.reason
+    return Opened(header.id, header.issued_at, envelope, reason)
+
+
+@frozen(kw_only=True)
+class SignedEnvelope:
+    """One envelope of a bundle, with the digests of its fellows: to be stored, and verified alone."""
+
+    sender: bytes
+    """The sender's key."""
+    recipient: bytes
+    """The recipient's key."""
+    signature: bytes = field(repr=False)
+    """The bundle's signature."""
+    digests: bytes = field(repr=False)
+    """The digests of the whole bundle, 32 bytes each."""
+    index: int
+    """Which of them is this envelope's."""
+    data: bytes = field(repr=False)
+    """The envelope's bytes."""
+
+    def is_signed(self) -> bool:
+        """Say whether the sender has signed just this envelope, as one of its bundle."""
+        at = self.index * _DIGEST_BYTES
+        if sha256(self.data).digest() != self.digests[at : at + _DIGEST_BYTES]:
+            return False
+        return verify(self.sender, _signed_bytes(self.sender, self.recipient, self.digests), self.signature)
+
+    def envelope(self) -> Envelope:
+        """Decode the envelope; ask `is_signed` first.
+
+        Raises:
+            WireRefused: MALFORMED or OVERSIZE.
+        """
+        header = parse_header(self.data)
+        return header.envelope(PeerId.of_key(self.sender), PeerId.of_key(self.recipient))
+
+    def to_bytes(self) -> bytes:
+        """Encode it for a store."""
+        return encode_record(
+            [1, self.sender, self.recipient, self.signature, self.digests, self.index, self.data],
+        )
+
+    @classmethod
+    def from_bytes(cls, stored: bytes) -> SignedEnvelope:
+        """Decode what `to_bytes` has made.
+
+        Raises:
+            WireRefused: MALFORMED.
+        """
+        if not stored.startswith(b"\x87\x01"):
+            raise WireRefused(_MALFORMED, "no stored envelope of version 1")
+        _, sender, recipient, signature, digests, index, data = decode_record(stored, 1)
+        if not all(type(each) is bytes for each in (sender, recipient, signature, digests, data)):
+            raise WireRefused(_MALFORMED, "a byte string is needed")
+        _require_key(sender)
+        _require_key(recipient)
+        count, rest = divmod(len(digests), _DIGEST_BYTES)
+        if rest or not 1 <= count <= MAX_BUNDLE or type(index) is not int or not 0 <= index < count:
+            raise WireRefused(_MALFORMED, "digests and index do not fit")
+        return cls(sender=sender, recipient=recipient, signature=signature, digests=digests, index=index, data=data)
+
+
+def seal(identity: Identity, recipient: bytes, parts: Iterable[bytes]) -> bytes:
+    """Sign encoded envelopes and make a frame of them.
+
+    Args:
+        identity: the sender of all of them.
+        recipient: the recipient's key.
+        parts: what `encode_envelope` made; `pack` says how many fit.
+
+    Raises:
+        WireRefused: OVERSIZE.
+    """
+    parts = tuple(parts)
+    if not 1 <= len(parts) <= MAX_BUNDLE:
+        raise WireRefused(DropReason.OVERSIZE, f"a bundle has 1 to {MAX_BUNDLE} envelopes, not {len(parts)}")
+    _require_key(recipient)
+    sender = identity.public_key
+    signature = identity.sign(_signed_bytes(sender, recipient, _digests(parts)))
+    pieces = [BUNDLE_HEAD, _KEY, sender, _KEY, recipient, _SIGNATURE, signature, write_head(ARRAY, len(parts))]
+    for part in parts:
+        pieces += (write_head(BYTES, len(part)), part)
+    return frame(*pieces)
+
+
+def pack(parts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Divide encoded envelopes, in their order, into as few bundles as they fit in."""
+    bundle: list[bytes] = []
+    size = 0
+    for part in parts:
+        if bundle and (len(bundle) == MAX_BUNDLE or size + len(part) + 5 > MAX_ENVELOPE):
+            yield bundle
+            bundle, size = [], 0
+        bundle.append(part)
+        size += len(part) + 5
+    if bundle:
+        yield bundle
+
+
+def parse_bundle(body: bytes) -> Bundle:
+    """Parse the body of a frame that begins like a bundle.
+
+    Raises:
+        WireRefused: MALFORMED.
+    """
+    if (
+        len(body) < _PARTS_AT
+        or not body.startswith(BUNDLE_HEAD)
+        or body[_SENDER_AT - 2 : _SENDER_AT] != _KEY
+        or body[_RECIPIENT_AT - 2 : _RECIPIENT_AT] != _KEY
+        or body[_SIGNATURE_AT - 2 : _SIGNATURE_AT] != _SIGNATURE
+    ):
+        raise WireRefused(_MALFORMED, "not laid out as a bundle")
+    sender = body[_SENDER_AT : _SENDER_AT + KEY_BYTES]
+    recipient = body[_RECIPIENT_AT : _RECIPIENT_AT + KEY_BYTES]
+    _require_key(sender)
+    _require_key(recipient)
+    count, at = read_head(body, _PARTS_AT, ARRAY)
+    if not 1 <= count <= MAX_BUNDLE:
+        raise WireRefused(_MALFORMED, f"a bundle has 1 to {MAX_BUNDLE} envelopes")
+    parts = []
+    for _ in range(count):
+        length, at = read_head(body, at, BYTES)
+        end = at + length
+        parts.append(body[at:end])
+        at = end
+    if at != len(body):
+        raise WireRefused(_MALFORMED, "lengths that do not add up")
+    return Bundle(sender, recipient, body[_SIGNATURE_AT:_PARTS_AT], tuple(parts))
+
+
+def _signed_bytes(sender: bytes, recipient: bytes, digests: bytes) -> bytes:
+    return _CONTEXT + sender + recipient + digests
+
+
+def _digests(parts: Iterable[bytes]) -> bytes:
+    return b"".join([sha256(part).digest() for part in parts])
+
+
+def _require_key(key: bytes) -> None:
+    if len(key) != KEY_BYTES or not any(key):
+        raise WireRefused(_MALFORMED, "a key of 32 bytes, not all zero, is needed")

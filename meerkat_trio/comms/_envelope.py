@@ -1,0 +1,188 @@
+"""One envelope as bytes: a short header that is cheap to read, and a body that stays closed until it is wanted.
+
+What is signed is in `_bundle`, what surrounds it on a connection in `_frames`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, final
+
+from .._messages import Envelope
+from ..authority import DropReason, EnvelopeKind, Lane, ResponseStatus
+from ._cbor import decode_body, decode_record, encode_body, encode_record
+from ._exceptions import WireRefused
+
+if TYPE_CHECKING:
+    from ..authority import CorrelationId, MessageId, PeerId
+
+__all__ = [
+    "ACCEPTANCE_WINDOW",
+    "CLOCK_SKEW",
+    "MAX_ENVELOPE",
+    "MAX_TEXT",
+    "Header",
+    "encode_envelope",
+    "is_current",
+    "parse_header",
+    "take_text",
+]
+
+MAX_ENVELOPE: Final = 1024 * 1024 - 256
+"""The most bytes of one envelope: it fits into a frame of its own."""
+MAX_TEXT: Final = 256
+"""The most bytes of an id, a correlation or an intent, in UTF-8."""
+ACCEPTANCE_WINDOW: Final = 300.0
+"""For how many seconds after its issue an envelope is admitted."""
+CLOCK_SKEW: Final = 60.0
+"""By how many seconds the sender's clock may be fast. Who remembers ids for both together admits nothing twice."""
+
+_MALFORMED: Final = DropReason.MALFORMED
+_LATEST: Final = 1 << 53
+_ARRAY_OF_8: Final = 0x88
+
+KIND_CODES: Final = {
+    EnvelopeKind.MESSAGE: 1,
+    EnvelopeKind.REQUEST: 2,
+    EnvelopeKind.RESPONSE: 3,
+    EnvelopeKind.PEER_ADDED: 4,
+    EnvelopeKind.PEER_RETIRED: 5,
+    EnvelopeKind.PEER_UNWIRED: 6,
+    EnvelopeKind.DISMISS: 7,
+}
+LANE_CODES: Final = {Lane.CONTROL: 0, Lane.WORK: 1}
+STATUS_CODES: Final = {ResponseStatus.ACCEPTED: 1, ResponseStatus.COMPLETED: 2, ResponseStatus.FAILED: 3}
+
+_KINDS: Final = {code: kind for kind, code in KIND_CODES.items()}
+_LANES: Final = {code: lane for lane, code in LANE_CODES.items()}
+_STATUSES: Final[dict[int | None, ResponseStatus | None]] = {None: None, **{c: s for s, c in STATUS_CODES.items()}}
+
+
+@final
+class Header:
+    """What an envelope says before its body is opened. A hot record: made once, never changed."""
+
+    __slots__ = ("body", "correlation", "id", "intent", "issued_at", "kind", "lane", "status")
+
+    id: MessageId
+    """Unique per sender."""
+    lane: Lane
+    """As the sender has it; `envelope` refuses one that does not follow from kind and intent."""
+    kind: EnvelopeKind
+    """What it is."""
+    intent: str | None
+    """What a request asks for."""
+    correlation: CorrelationId | None
+    """Ties a response to its request."""
+    status: ResponseStatus | None
+    """What a response says of its request."""
+    issued_at: int
+    """When it was made, by its sender's clock: milliseconds since 1970, UTC."""
+    body: bytes
+    """The body, not decoded."""
+
+    def envelope(self, sender: PeerId, recipient: PeerId) -> Envelope:
+        """Open the body and make the envelope.
+
+        Raises:
+            WireRefused: MALFORMED: the body is, or the fields do not fit the kind. OVERSIZE: too many items.
+        """
+        body = decode_body(self.body)
+        try:
+            envelope = Envelope(
+                id=self.id,
+                sender=sender,
+                recipient=recipient,
+                kind=self.kind,
+                body=body,
+                intent=self.intent,
+                correlation=self.correlation,
+                status=self.status,
+            )
+        except ValueError:
+            raise WireRefused(_MALFORMED, f"the fields do not fit a {self.kind.value}") from None
+        if envelope.lane is not self.lane:
+            raise WireRefused(_MALFORMED, f"the {self.lane.value} lane is not that of a {self.kind.value} like this")
+        return envelope
+
+
+def encode_envelope(envelope: Envelope, issued_at: int) -> bytes:
+    """Encode an envelope. Its bytes are kept and sent again as they are until they are answered.
+
+    Args:
+        envelope: what to send.
+        issued_at: now, in milliseconds since 1970, UTC.
+
+    Raises:
+        WireRefused: MALFORMED for what the wire cannot carry, OVERSIZE for too much of it.
+    """
+    for text in (envelope.id, envelope.correlation, envelope.intent):
+        # A character has at most four bytes; most texts are told short enough by that.
+        if text is not None and len(text) > MAX_TEXT // 4 and len(text.encode("utf-8", "replace")) > MAX_TEXT:
+            raise WireRefused(DropReason.OVERSIZE, f"an id, correlation or intent of more than {MAX_TEXT} bytes")
+    if not 0 <= issued_at < _LATEST:
+        raise ValueError(f"issued_at: milliseconds since 1970 are needed, not {issued_at!r}")
+    status = envelope.status
+    data = encode_record(
+        [
+            envelope.id,
+            LANE_CODES[envelope.lane],
+            KIND_CODES[envelope.kind],
+            envelope.intent,
+            envelope.correlation,
+            None if status is None else STATUS_CODES[status],
+            issued_at,
+            encode_body(envelope.body),
+        ]
+    )
+    if len(data) > MAX_ENVELOPE:
+        raise WireRefused(DropReason.OVERSIZE, f"{len(data)} bytes, of at most {MAX_ENVELOPE}")
+    return data
+
+
+def parse_header(data: bytes) -> Header:
+    """Read what comes before the body.
+
+    Raises:
+        WireRefused: MALFORMED. There may not even be an id to answer to.
+    """
+    # Eight items and no array inside: whatever follows, it is not many objects.
+    if not data or data[0] != _ARRAY_OF_8:
+        raise WireRefused(_MALFORMED, "an envelope is an array of eight")
+    id_, lane, kind, intent, correlation, status, issued_at, body = decode_record(data, 1)
+    header = Header()
+    if type(lane) is not int or type(kind) is not int or (status is not None and type(status) is not int):
+        raise WireRefused(_MALFORMED, "lane, kind and status are numbers")
+    try:
+        header.lane = _LANES[lane]
+        header.kind = _KINDS[kind]
+        header.status = _STATUSES[status]
+    except KeyError:
+        raise WireRefused(_MALFORMED, "an unknown lane, kind or status") from None
+    header.id = take_text(id_)
+    header.intent = None if intent is None else take_text(intent)
+    header.correlation = None if correlation is None else take_text(correlation)
+    if type(issued_at) is not int or not 0 <= issued_at < _LATEST:
+        raise WireRefused(_MALFORMED, "the time of issue is a number of milliseconds")
+    if type(body) is not bytes:
+        raise WireRefused(_MALFORMED, "the body is a byte string")
+    header.issued_at = issued_at
+    header.body = body
+    return header
+
+
+def take_text(value: object) -> str:
+    """Return a text that has between 1 and `MAX_TEXT` bytes.
+
+    Raises:
+        WireRefused: MALFORMED.
+    """
+    if type(value) is not str or not value:
+        raise WireRefused(_MALFORMED, "a text that is not empty is needed")
+    if len(value) > MAX_TEXT // 4 and len(value.encode()) > MAX_TEXT:
+        raise WireRefused(_MALFORMED, f"a text of more than {MAX_TEXT} bytes")
+    return value
+
+
+def is_current(issued_at: int, now: int, window: float = ACCEPTANCE_WINDOW, skew: float = CLOCK_SKEW) -> bool:
+    """Say whether an envelope issued then may be admitted now; both in milliseconds since 1970, UTC."""
+    return -skew * 1000 <= now - issued_at <= window * 1000
