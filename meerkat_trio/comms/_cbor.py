@@ -42,7 +42,8 @@ MAX_ITEMS: Final = 65_536
 
 _MALFORMED: Final = DropReason.MALFORMED
 _OVERSIZE: Final = DropReason.OVERSIZE
-_INTEGERS: Final = range(-(1 << 64), 1 << 64)
+_LEAST_INTEGER: Final = -(1 << 64)
+_GREATEST_INTEGER: Final = (1 << 64) - 1
 _ATOMS: Final = frozenset({type(None), bool, float, str, bytes})
 _DOUBTFUL: Final = frozenset({*range(0xC0, 0xF4), 0xF7, 0xF8})
 _PLAIN: Final = bytes(byte for byte in range(256) if byte not in _DOUBTFUL)
@@ -128,34 +129,40 @@ def decode_record(data: bytes, depth: int) -> Any:
 
 def _count(value: Any, depth: int) -> int:
     """Count the items of a value while looking whether the wire can carry it."""
-    kind = type(value)
-    if kind in _ATOMS:
-        return 1
-    if isinstance(value, int):
-        if value not in _INTEGERS:
-            raise WireRefused(_MALFORMED, "a number of more than 64 bits")
-        return 1
     if isinstance(value, dict):
+        for key in value:
+            if type(key) is not str and not isinstance(key, (str, bytes)):
+                raise WireRefused(_MALFORMED, "a key that is neither text nor bytes")
         parts: Any = value.values()
-        if any(not isinstance(key, (str, bytes)) for key in value):
-            raise WireRefused(_MALFORMED, "a key that is neither text nor bytes")
-        total = 1 + len(value)
+        total = 1 + 2 * len(value)
     elif isinstance(value, (list, tuple)):
         parts = value
-        total = 1
-    elif isinstance(value, (str, bytes, bytearray, float)):
-        return 1
+        total = 1 + len(value)
     else:
-        raise WireRefused(_MALFORMED, f"a {kind.__name__} cannot be sent")
+        _require_atom(value)
+        return 1
     if not depth:
         raise WireRefused(_MALFORMED, f"nested deeper than {MAX_DEPTH}")
     for part in parts:
-        total += 1 if type(part) in _ATOMS else _count(part, depth - 1)
-        if total > MAX_ITEMS:
-            break
+        # A call for each of the usual atoms would be most of the work.
+        if type(part) is int:
+            if not _LEAST_INTEGER <= part <= _GREATEST_INTEGER:
+                _require_atom(part)
+        elif type(part) not in _ATOMS:
+            total += _count(part, depth - 1) - 1
+            if total > MAX_ITEMS:
+                break
     if total > MAX_ITEMS:
         raise WireRefused(_OVERSIZE, f"more than {MAX_ITEMS} items")
     return total
+
+
+def _require_atom(value: Any) -> None:
+    if isinstance(value, int):
+        if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
+            raise WireRefused(_MALFORMED, "a number of more than 64 bits")
+    elif value is not None and not isinstance(value, (str, bytes, bytearray, float)):
+        raise WireRefused(_MALFORMED, f"a {type(value).__name__} cannot be sent")
 
 
 _ARRAY: Final = 4

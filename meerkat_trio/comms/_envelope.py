@@ -21,8 +21,8 @@ __all__ = [
     "MAX_ENVELOPE",
     "MAX_TEXT",
     "Header",
+    "acceptance",
     "encode_envelope",
-    "is_current",
     "parse_header",
     "take_text",
 ]
@@ -183,6 +183,12 @@ def take_text(value: object) -> str:
     return value
 
 
-def is_current(issued_at: int, now: int, window: float = ACCEPTANCE_WINDOW, skew: float = CLOCK_SKEW) -> bool:
-    """Say whether an envelope issued then may be admitted now; both in milliseconds since 1970, UTC."""
-    return -skew * 1000 <= now - issued_at <= window * 1000
+def acceptance(now: int, window: float = ACCEPTANCE_WINDOW, skew: float = CLOCK_SKEW) -> tuple[int, int]:
+    """Say when envelopes may be issued that are admitted now: the earliest and the latest moment.
+
+    Args:
+        now: the time, in milliseconds since 1970, UTC, as the result is.
+        window: for how many seconds an envelope is good.
+        skew: by how many seconds its sender's clock may be fast.
+    """
+    return now - int(window * 1000), now + int(skew * 1000)
