@@ -315,10 +315,12 @@ class FrameDecoder:
         _, length = PREFIX.unpack_from(buffer, at)
         begin = at + PREFIX.size
         self._require_length(length, self.limit)
+        if length < _HEAD_BYTES:
+            raise self._refuse(_MALFORMED, "a frame without a type")
         if have < PREFIX.size + _HEAD_BYTES:
             raise StopIteration
         head = bytes(buffer[begin : begin + _HEAD_BYTES])
-        if head not in _TYPES or length < _HEAD_BYTES:
+        if head not in _TYPES:
             raise self._refuse(_MALFORMED, "an unknown type of frame")
         limit, parse = _TYPES[head]
         self._require_length(length, limit)

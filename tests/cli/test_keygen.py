@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from click.testing import CliRunner, Result
 from meerkat_trio.cli._commands import commands
 from meerkat_trio.comms import Identity, KeyFileRefused
 from meerkat_trio.comms._identity import load_public_key
+
+from ..directories import names_in
 
 
 def run(*args: str | Path) -> Result:
@@ -37,21 +38,21 @@ def test_it_makes_a_directory_with_a_key_pair(tmp_path: Path) -> None:
     assert identity.public_key.hex() in result.stdout
     assert (tmp_path / "alice" / "secret.key").read_text().strip() not in result.stdout
     assert stat.S_IMODE((tmp_path / "alice").stat().st_mode) == 0o700
-    assert sorted(os.listdir(tmp_path / "alice")) == ["public.key", "secret.key"]
+    assert names_in(tmp_path / "alice") == ["public.key", "secret.key"]
 
 
 @pytest.mark.parametrize("name", ["secret.key", "public.key"])
 def test_a_key_that_is_there_stays(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
     assert str(tmp_path / name) in refused(run(tmp_path))
-    assert os.listdir(tmp_path) == [name]
+    assert names_in(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "precious"
 
 
 def test_a_link_to_nothing_is_there_too(tmp_path: Path) -> None:
     (tmp_path / "public.key").symlink_to(tmp_path / "elsewhere")
     assert "exists already" in refused(run(tmp_path))
-    assert os.listdir(tmp_path) == ["public.key"]
+    assert names_in(tmp_path) == ["public.key"]
 
 
 def test_what_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_what_cannot_be_made_is_said_in_one_line(tmp_path: Path) -> None:
         assert str(where) in refused(run(where))
     refused(run())
     refused(run(tmp_path / "a", tmp_path / "b"))
-    assert os.listdir(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -74,7 +75,7 @@ def test_half_a_pair_is_not_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         directory.mkdir()
     assert "No space left" in refused(run(directory))
     assert directory.exists() is there
-    assert not there or os.listdir(directory) == []
+    assert not there or names_in(directory) == []
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from click.testing import CliRunner, Result
 from meerkat_trio.authority import PeerId
 from meerkat_trio.cli._commands import commands
 from meerkat_trio.comms import Identity, TrustFile
+
+from ..directories import names_in
 
 BOB = Identity(b"b" * 32)
 KEY = BOB.public_key.hex()
@@ -73,7 +74,7 @@ def test_a_name_does_not_turn_the_line_round(tmp_path: Path) -> None:
 )
 def test_a_peer_that_is_malformed_is_not_added(tmp_path: Path, args: tuple[str, ...], why: str) -> None:
     assert why in refused(run("add", tmp_path, *args))
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_broken_file_is_named_with_its_line_and_not_changed(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_broken_file_is_named_with_its_line_and_not_changed(tmp_path: Path) ->
 def test_who_is_not_trusted_cannot_be_removed(tmp_path: Path) -> None:
     assert "is not trusted" in refused(run("remove", tmp_path, PeerId.of_key(b"x" * 32)))
     assert "not a UUID" in refused(run("remove", tmp_path, "bob"))
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_what_is_no_directory_or_no_command_is_refused(tmp_path: Path) -> None:

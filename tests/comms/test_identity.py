@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from meerkat_trio import comms
 from meerkat_trio.authority import PeerId
 from meerkat_trio.comms import Identity, KeyFileRefused
 from meerkat_trio.comms._identity import load_public_key, parse_public_key
 from meerkat_trio.comms._signing import verify
+
+from ..directories import names_in
 
 SEED = bytes(range(32))
 
@@ -80,7 +83,7 @@ def test_a_saved_identity_is_loaded_again(tmp_path: Path) -> None:
     identity.save_public_key(tmp_path / "public")
     assert Identity.load(tmp_path / "key") == identity
     assert load_public_key(tmp_path / "public") == identity.public_key
-    assert sorted(os.listdir(tmp_path)) == ["key", "public"]
+    assert names_in(tmp_path) == ["key", "public"]
 
 
 @pytest.mark.parametrize("umask", [0, 0o777])
@@ -119,7 +122,7 @@ def test_a_key_file_that_cannot_be_finished_is_not_there(
     monkeypatch.setattr(os, call, fail)
     with pytest.raises(KeyFileRefused, match="No space left"):
         Identity.generate().save(tmp_path / "key")
-    assert os.listdir(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(KeyFileRefused, match="exists already"):
         Identity.generate().save(tmp_path / "key")
     assert Identity.load(tmp_path / "key") == first
-    assert os.listdir(tmp_path) == ["key"]
+    assert names_in(tmp_path) == ["key"]
 
 
 def test_a_key_is_not_written_through_a_link(tmp_path: Path) -> None:
@@ -238,7 +241,5 @@ def test_importing_the_transports_does_not_load_the_extra() -> None:
 
 
 def test_a_name_that_is_none_is_no_attribute() -> None:
-    import meerkat_trio.comms
-
     with pytest.raises(AttributeError, match="nonsense"):
-        meerkat_trio.comms.nonsense  # type: ignore[attr-defined]  # noqa: B018
+        comms.nonsense  # noqa: B018

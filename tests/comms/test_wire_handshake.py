@@ -137,9 +137,9 @@ def test_frames_out_of_place_are_malformed() -> None:
     assert reason_of(listener, hello) is DropReason.MALFORMED
     connector, listener = Handshake(ALICE, connects=True), Handshake(BOB, connects=False)
     between(connector, listener)
-    for frame in (hello, proof):
+    for late in (hello, proof):
         with pytest.raises(WireRefused):
-            connector.receive(frame)
+            connector.receive(late)
 
 
 @pytest.mark.parametrize("point", [b"\x01" + bytes(31), bytes.fromhex("ec" + "ff" * 30 + "7f")])
