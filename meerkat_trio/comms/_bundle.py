@@ -104,8 +104,10 @@ class Bundle:
         signed = _signed_bytes(self.sender, self.recipient, _digests(self.parts))
         return verify(self.sender, signed, self.signature)
 
-    def open(self, *, recipient: bytes, now: int, judge: Judge | None = None) -> list[Opened]:
+    def open(self, *, recipient: bytes, now: int, judge: Judge | None = None) -> Iterator[Opened]:
         """Check everything, the cheapest first, and say what became of each envelope.
+
+        Bodies are decoded one at a time, as the result is iterated over: hand each on before the next.
 
         Args:
             recipient: our own key.
@@ -120,17 +122,18 @@ class Bundle:
         reasons = self._refusals(headers, recipient, now, judge)
         if None in reasons and not self.is_signed():
             reasons = [reason or DropReason.BAD_SIGNATURE for reason in reasons]
-        from_, to = _peer_id(self.sender), _peer_id(self.recipient)
-        opened = []
+        return self._opened(headers, reasons)
+
+    def _opened(self, headers: list[Header], reasons: list[DropReason | None]) -> Iterator[Opened]:
+        sender, recipient = _peer_id(self.sender), _peer_id(self.recipient)
         for header, refusal in zip(headers, reasons, strict=True):
             envelope, reason = None, refusal
             if reason is None:
                 try:
-                    envelope = header.envelope(from_, to)
+                    envelope = header.envelope(sender, recipient)
                 except WireRefused as refused:
                     reason = refused.reason
-            opened.append(Opened(header, envelope, reason))
-        return opened
+            yield Opened(header, envelope, reason)
 
     def _refusals(
         self, headers: list[Header], recipient: bytes, now: int, judge: Judge | None

@@ -47,7 +47,7 @@ def _one(data: bytes) -> None:
 def _take_apart(frame: object) -> None:
     try:
         if isinstance(frame, Bundle):
-            frame.open(recipient=BOB.public_key, now=NOW)
+            list(frame.open(recipient=BOB.public_key, now=NOW))
             for header in frame.headers():
                 header.envelope(BOB.peer_id, BOB.peer_id)
         elif isinstance(frame, Receipts):

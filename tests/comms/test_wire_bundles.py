@@ -43,7 +43,7 @@ def refusal(data: bytes) -> WireRefused:
 
 @given(st.lists(envelopes(), min_size=1, max_size=5))
 def test_envelopes_come_out_as_they_went_in(sent: list[Envelope]) -> None:
-    opened = bundle(*(encode_envelope(each, NOW) for each in sent)).open(recipient=BOB.public_key, now=NOW)
+    opened = list(bundle(*(encode_envelope(each, NOW) for each in sent)).open(recipient=BOB.public_key, now=NOW))
     assert [each.envelope for each in opened] == sent
     assert [(each.id, each.issued_at, each.reason) for each in opened] == [(each.id, NOW, None) for each in sent]
 
@@ -167,6 +167,20 @@ def test_the_judge_is_asked_before_the_signature_is_checked_and_the_body_decoded
     assert [(header.id, len(header.body)) for header in asked] == [("m-1", 6), ("m-2", 6)]
 
 
+def test_bodies_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded_bodies: list[bytes] = []
+
+    def watched(data: bytes) -> str:
+        decoded_bodies.append(data)
+        return "body"
+
+    opened = bundle(part(1), part(2)).open(recipient=BOB.public_key, now=NOW)
+    monkeypatch.setattr("meerkat_trio.comms._envelope.decode_body", watched)
+    for expected in (1, 2):
+        next(opened)
+        assert len(decoded_bodies) == expected
+
+
 def test_a_judge_may_refuse_one_and_let_the_others_in() -> None:
     def judge(header: Header) -> DropReason | None:
         return DropReason.OVERSIZE if len(header.body) > 100 else None
@@ -198,7 +212,7 @@ def test_the_window_is_a_pure_function() -> None:
 
 def test_a_malformed_body_is_dropped_alone() -> None:
     bad = cbor2.dumps(["m-2", 1, 1, None, None, None, NOW, b"\xff"])
-    opened = bundle(part(1), bad, part(3)).open(recipient=BOB.public_key, now=NOW)
+    opened = list(bundle(part(1), bad, part(3)).open(recipient=BOB.public_key, now=NOW))
     assert [(each.id, each.reason) for each in opened] == [
         ("m-1", None),
         ("m-2", DropReason.MALFORMED),

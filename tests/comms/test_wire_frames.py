@@ -333,7 +333,7 @@ def take_apart(frames: list[Frame]) -> None:
     for each in frames:
         try:
             if isinstance(each, Bundle):
-                each.open(recipient=BOB.public_key, now=NOW)
+                list(each.open(recipient=BOB.public_key, now=NOW))
                 for stored in each.signed_envelopes():
                     stored.envelope()
             elif isinstance(each, Receipts):
