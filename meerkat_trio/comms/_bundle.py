@@ -16,7 +16,7 @@ from attrs import field, frozen
 from .._messages import Envelope
 from ..authority import DropReason, MessageId, PeerId
 from ._cbor import ARRAY, BYTES, decode_record, encode_record, read_head, write_head
-from ._envelope import MAX_ENVELOPE, Header, acceptance, parse_header
+from ._envelope import MAX_ENVELOPE, Header, acceptance, parse_headers
 from ._exceptions import WireRefused
 from ._prefix import frame
 from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
@@ -97,7 +97,7 @@ class Bundle:
         Raises:
             WireRefused: MALFORMED.
         """
-        return [parse_header(part) for part in self.parts]
+        return parse_headers(self.parts)
 
     def is_signed(self) -> bool:
         """Say whether the signature is the sender's, over just these envelopes in this order."""
@@ -198,7 +198,7 @@ class SignedEnvelope:
         Raises:
             WireRefused: MALFORMED or OVERSIZE.
         """
-        header = parse_header(self.data)
+        (header,) = parse_headers((self.data,))
         return header.envelope(PeerId.of_key(self.sender), PeerId.of_key(self.recipient))
 
     def to_bytes(self) -> bytes:

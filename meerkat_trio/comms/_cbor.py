@@ -20,7 +20,7 @@ except ImportError as error:
     ) from error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "ARRAY",
@@ -29,6 +29,7 @@ __all__ = [
     "MAX_ITEMS",
     "decode_body",
     "decode_record",
+    "decode_records",
     "encode_body",
     "encode_record",
     "read_head",
@@ -42,18 +43,20 @@ MAX_ITEMS: Final = 65_536
 
 _MALFORMED: Final = DropReason.MALFORMED
 _OVERSIZE: Final = DropReason.OVERSIZE
-_LEAST_INTEGER: Final = -(1 << 64)
-_GREATEST_INTEGER: Final = (1 << 64) - 1
-_ATOMS: Final = frozenset({type(None), bool, float, str, bytes})
-_DOUBTFUL: Final = frozenset({*range(0xC0, 0xF4), 0xF7, 0xF8})
+_ATOMS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_KEYS: Final = frozenset({str, bytes})
+_DOUBTFUL: Final = frozenset({*range(0xE0, 0xF4), 0xF7, 0xF8})
 _PLAIN: Final = bytes(byte for byte in range(256) if byte not in _DOUBTFUL)
-"""Bytes of which none can begin a tag or a simple value without a meaning; ASCII and small numbers have no other."""
+"""Bytes of which none can begin a simple value without a meaning."""
+_POSITIVE: Final = b"\xc2"
+_NEGATIVE: Final = b"\xc3"
+"""How numbers of more than 64 bits begin, which are tags; other things may hold these bytes too."""
 
-# The library stops after one item, whatever follows. So data is read as the first half of a pair whose
-# second half nobody outside this process can know: only if that comes out, the data was one item.
+# The library stops after one item, whatever follows. So each is read as the first half of a pair whose
+# second half nobody outside this process can know: only if that comes out, the first was one item.
 _END: Final = secrets.token_bytes(16)
 _PAIR: Final = b"\x82"
-_CLOSED_PAIR: Final = b"\x50" + _END
+_CLOSED: Final = b"\x50" + _END
 
 
 class _NoTags(dict[int, Any]):
@@ -81,7 +84,10 @@ def encode_body(value: Any) -> bytes:
     """
     # The library recurses without a bound of its own: a list nested deep enough ends the process.
     _count(value, MAX_DEPTH)
-    return encode_record(value)
+    data = encode_record(value)
+    if _POSITIVE in data or _NEGATIVE in data:
+        decode_record(data, MAX_DEPTH)
+    return data
 
 
 def encode_record(value: Any) -> bytes:
@@ -98,9 +104,12 @@ def decode_body(data: bytes) -> Any:
     Raises:
         WireRefused: MALFORMED, or OVERSIZE for too many items.
     """
-    if len(data) > MAX_ITEMS or data.translate(None, _PLAIN):
+    if len(data) > MAX_ITEMS:
         _scan(data)
-    return decode_record(data, MAX_DEPTH)
+    value = decode_record(data, MAX_DEPTH)
+    if data.translate(None, _PLAIN):
+        _count(value, MAX_DEPTH)
+    return value
 
 
 def decode_record(data: bytes, depth: int) -> Any:
@@ -109,11 +118,31 @@ def decode_record(data: bytes, depth: int) -> Any:
     Raises:
         WireRefused: MALFORMED.
     """
+    item, end = _loads(_PAIR + data + _CLOSED, depth + 1)
+    if end != _END:
+        raise WireRefused(_MALFORMED, "more than one CBOR item")
+    return item
+
+
+def decode_records(records: Sequence[bytes], depth: int) -> list[Any]:
+    """Decode several at once, as `decode_record` does each; one that is refused refuses all of them.
+
+    Raises:
+        WireRefused: MALFORMED.
+    """
+    items = _loads(write_head(ARRAY, 2 * len(records)) + _CLOSED.join(records) + _CLOSED, depth + 1)
+    if items[1::2] != [_END] * len(records):
+        raise WireRefused(_MALFORMED, "more than one CBOR item")
+    found: list[Any] = items[::2]
+    return found
+
+
+def _loads(data: bytes, depth: int) -> Any:
     try:
-        pair = cbor2.loads(
-            _PAIR + data + _CLOSED_PAIR,
+        return cbor2.loads(
+            data,
             semantic_decoders=_NO_TAGS,
-            max_depth=depth + 1,
+            max_depth=depth,
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
@@ -121,48 +150,35 @@ def decode_record(data: bytes, depth: int) -> Any:
     except (cbor2.CBORError, ValueError, OverflowError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, ValueError) else error
         raise WireRefused(_MALFORMED, f"no acceptable CBOR: {type(cause).__name__}") from None
-    item, end = pair
-    if end != _END:
-        raise WireRefused(_MALFORMED, "more than one CBOR item")
-    return item
 
 
 def _count(value: Any, depth: int) -> int:
-    """Count the items of a value while looking whether the wire can carry it."""
+    """Count the items of a value while looking whether the wire can carry it; how large numbers are is not asked."""
+    parts: Any
     if isinstance(value, dict):
-        for key in value:
-            if type(key) is not str and not isinstance(key, (str, bytes)):
-                raise WireRefused(_MALFORMED, "a key that is neither text nor bytes")
-        parts: Any = value.values()
+        if not _KEYS.issuperset(map(type, value)) and not all(isinstance(key, (str, bytes)) for key in value):
+            raise WireRefused(_MALFORMED, "a key that is neither text nor bytes")
+        parts = value.values()
         total = 1 + 2 * len(value)
     elif isinstance(value, (list, tuple)):
         parts = value
         total = 1 + len(value)
-    else:
-        _require_atom(value)
+    elif value is None or isinstance(value, (str, int, float, bytes, bytearray)):
         return 1
+    else:
+        raise WireRefused(_MALFORMED, f"a {type(value).__name__} cannot be sent")
     if not depth:
         raise WireRefused(_MALFORMED, f"nested deeper than {MAX_DEPTH}")
-    for part in parts:
-        # A call for each of the usual atoms would be most of the work.
-        if type(part) is int:
-            if not _LEAST_INTEGER <= part <= _GREATEST_INTEGER:
-                _require_atom(part)
-        elif type(part) not in _ATOMS:
-            total += _count(part, depth - 1) - 1
-            if total > MAX_ITEMS:
-                break
+    # Looking at each part in turn would be most of the work, and mostly for nothing.
+    if not _ATOMS.issuperset(map(type, parts)):
+        for part in parts:
+            if type(part) not in _ATOMS:
+                total += _count(part, depth - 1) - 1
+                if total > MAX_ITEMS:
+                    break
     if total > MAX_ITEMS:
         raise WireRefused(_OVERSIZE, f"more than {MAX_ITEMS} items")
     return total
-
-
-def _require_atom(value: Any) -> None:
-    if isinstance(value, int):
-        if not _LEAST_INTEGER <= value <= _GREATEST_INTEGER:
-            raise WireRefused(_MALFORMED, "a number of more than 64 bits")
-    elif value is not None and not isinstance(value, (str, bytes, bytearray, float)):
-        raise WireRefused(_MALFORMED, f"a {type(value).__name__} cannot be sent")
 
 
 _ARRAY: Final = 4

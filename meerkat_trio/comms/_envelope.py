@@ -5,14 +5,16 @@ What is signed is in `_bundle`, what surrounds it on a connection in `_frames`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from .._messages import Envelope
 from ..authority import DropReason, EnvelopeKind, Lane, ResponseStatus
-from ._cbor import decode_body, decode_record, encode_body, encode_record
+from ._cbor import decode_body, decode_records, encode_body, encode_record
 from ._exceptions import WireRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..authority import CorrelationId, MessageId, PeerId
 
 __all__ = [
@@ -23,7 +25,7 @@ __all__ = [
     "Header",
     "acceptance",
     "encode_envelope",
-    "parse_header",
+    "parse_headers",
     "take_text",
 ]
 
@@ -139,19 +141,25 @@ def encode_envelope(envelope: Envelope, issued_at: int) -> bytes:
     return data
 
 
-def parse_header(data: bytes) -> Header:
-    """Read what comes before the body.
+def parse_headers(parts: Sequence[bytes]) -> list[Header]:
+    """Read what comes before the bodies.
 
     Raises:
-        WireRefused: MALFORMED. There may not even be an id to answer to.
+        WireRefused: MALFORMED: one of them is; there may not even be an id to answer to.
     """
-    # Eight items and no array inside: whatever follows, it is not many objects.
-    if not data or data[0] != _ARRAY_OF_8:
-        raise WireRefused(_MALFORMED, "an envelope is an array of eight")
-    id_, lane, kind, intent, correlation, status, issued_at, body = decode_record(data, 1)
-    header = Header()
+    for data in parts:
+        # Eight items and no array inside: whatever follows, it is not many objects.
+        if not data or data[0] != _ARRAY_OF_8:
+            raise WireRefused(_MALFORMED, "an envelope is an array of eight")
+    return [_header(*fields) for fields in decode_records(parts, 1)]
+
+
+def _header(  # noqa: PLR0917 - in the order of the wire
+    id_: Any, lane: Any, kind: Any, intent: Any, correlation: Any, status: Any, issued_at: Any, body: Any
+) -> Header:
     if type(lane) is not int or type(kind) is not int or (status is not None and type(status) is not int):
         raise WireRefused(_MALFORMED, "lane, kind and status are numbers")
+    header = Header()
     try:
         header.lane = _LANES[lane]
         header.kind = _KINDS[kind]

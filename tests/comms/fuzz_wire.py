@@ -13,7 +13,7 @@ import atheris
 with atheris.instrument_imports(include=["meerkat_trio.comms"]):
     from meerkat_trio.comms._bundle import Bundle, SignedEnvelope
     from meerkat_trio.comms._cbor import decode_body
-    from meerkat_trio.comms._envelope import parse_header
+    from meerkat_trio.comms._envelope import parse_headers
     from meerkat_trio.comms._exceptions import WireRefused
     from meerkat_trio.comms._frames import FrameDecoder, Receipts, parse_answers
     from meerkat_trio.comms._prefix import MAX_FRAME
@@ -39,9 +39,13 @@ def _one(data: bytes) -> None:
     except WireRefused:
         pass
     # Behind a signature nobody can forge, and so nothing that is changed at random gets there.
-    for parse in (decode_body, parse_header, SignedEnvelope.from_bytes, parse_answers):
+    for parse in (decode_body, _parse_header, SignedEnvelope.from_bytes, parse_answers):
         with contextlib.suppress(WireRefused):
             parse(data[1:])
+
+
+def _parse_header(data: bytes) -> None:
+    parse_headers([data])
 
 
 def _take_apart(frame: object) -> None:

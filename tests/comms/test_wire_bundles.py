@@ -23,7 +23,7 @@ from meerkat_trio.comms._envelope import (
     Header,
     acceptance,
     encode_envelope,
-    parse_header,
+    parse_headers,
 )
 from meerkat_trio.comms._exceptions import WireRefused
 from meerkat_trio.comms._prefix import MAX_FRAME, PREFIX
@@ -96,7 +96,7 @@ def test_texts_have_a_bound_in_bytes(text: str) -> None:
             part(**{**request, field: text + "x"})
         assert refused.value.reason is DropReason.OVERSIZE
     with pytest.raises(WireRefused) as refused:
-        parse_header(cbor2.dumps([text + "x", 1, 1, None, None, None, NOW, b"\x00"]))
+        parse_headers([cbor2.dumps([text + "x", 1, 1, None, None, None, NOW, b"\x00"])])
     assert refused.value.reason is DropReason.MALFORMED
 
 
@@ -282,7 +282,7 @@ def test_fields_that_do_not_fit_the_kind_are_malformed(fields: list[Any]) -> Non
 )
 def test_a_header_that_could_not_be_answered_refuses_the_bundle(data: bytes) -> None:
     with pytest.raises(WireRefused) as refused:
-        parse_header(data)
+        parse_headers([data])
     assert refused.value.reason is DropReason.MALFORMED
     with pytest.raises(WireRefused):
         reasons(bundle(part(), data))
@@ -291,7 +291,7 @@ def test_a_header_that_could_not_be_answered_refuses_the_bundle(data: bytes) -> 
 @given(st.binary(max_size=100).map(lambda rest: b"\x88" + rest))
 def test_whatever_a_header_holds_it_is_one_or_malformed(data: bytes) -> None:
     with contextlib.suppress(WireRefused):
-        parse_header(data)
+        parse_headers([data])
 
 
 def body_of_a_bundle() -> bytes:
