@@ -49,6 +49,10 @@ def test_peers_are_kept_in_their_order(file: TrustFile) -> None:
     assert names_in(file.path.parent) == ["trust.jsonl"]
 
 
+def test_it_says_which_file_it_is(file: TrustFile) -> None:
+    assert repr(file) == f"<TrustFile {file.path}>"
+
+
 def test_adding_again_replaces_what_is_said_of_the_peer(file: TrustFile) -> None:
     file.add(peer(1))
     file.add(peer(2))

@@ -17,7 +17,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meerkat_trio import DropReason, PeerId
-from meerkat_trio.comms._cbor import MAX_DEPTH, MAX_ITEMS, _scan, decode_body, encode_body, read_head, write_head
+from meerkat_trio.comms._cbor import (
+    _NO_TAGS,
+    MAX_DEPTH,
+    MAX_ITEMS,
+    _scan,
+    decode_body,
+    encode_body,
+    read_head,
+    write_head,
+)
 from meerkat_trio.comms._exceptions import WireRefused
 
 from .wire import BODIES
@@ -196,6 +205,21 @@ def test_what_is_no_acceptable_cbor_is_malformed(data: bytes) -> None:
         assert tracemalloc.get_traced_memory()[1] < 300_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("data", [pytest.param(bytes.fromhex(data), id=name) for name, data in REFUSED.items()])
+def test_a_large_body_is_refused_for_the_same(data: bytes) -> None:
+    large = b"\x82\x5a" + (MAX_ITEMS + 1).to_bytes(4) + bytes(MAX_ITEMS + 1)
+    assert decode_body(large + b"\xf6") == [bytes(MAX_ITEMS + 1), None]
+    with pytest.raises(WireRefused) as refused:
+        decode_body(large + data)
+    assert refused.value.reason is DropReason.MALFORMED
+
+
+def test_no_tag_has_a_decoder_however_it_is_looked_up() -> None:
+    for decoder in (_NO_TAGS[2], _NO_TAGS.get(2)):
+        with pytest.raises(ValueError, match="tags"):
+            decoder(None)
 
 
 @pytest.mark.parametrize(
