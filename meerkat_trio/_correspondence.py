@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ._bridge import BridgeCommand
+from ._calls import SessionCalls
 from ._exceptions import (
     CommandRejected,
     CommsNotAttached,
@@ -31,12 +32,10 @@ if TYPE_CHECKING:
 __all__ = ["Correspondence"]
 
 
-class Correspondence:
+class Correspondence(SessionCalls):
     """The part of a session that speaks to peers."""
 
     __slots__ = ()
-
-    _tasks: SessionTasks
 
     async def send(self, peer_id: PeerId, body: Any) -> Receipt:
         """Send a message to a peer through the comms runtime that is attached, waiting while there is no room.
@@ -142,6 +141,9 @@ class Correspondence:
         """Ask a member for something as its supervisor, and wait for its answer (SPEC 7).
 
         A command that is sent again, because its answer was not heard, finds itself done; the answer says ``already``.
+        A hand-over is the exception: what the former supervisor says once the next one's edge stands, that included, is
+        rejected with SENDER_MISMATCH; the next one may ask in its place.
+
         As for `request`, there is no time-out in here.
 
         Args:

@@ -292,16 +292,13 @@ class Executor:
         queue, limiter = self._queue, self._limiter
         turns = BATCH
         while not self._stopping:
-            if not queue.work:
-                if self._finishing:
-                    return
-                if turns < BATCH // 2:
-                    # Where much comes, more has come after one turn of the others, and senders find room meanwhile.
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await self._park()
+            if not queue.work and self._finishing:
+                return
+            if not queue.work and turns > BATCH // 2:
+                await self._park()
                 turns = BATCH
-            elif turns == 0:
+            elif not queue.work or turns == 0:
+                # Where much has come, more comes in one turn of the others, and senders find room meanwhile.
                 await trio.lowlevel.checkpoint()
                 turns = BATCH
             else:

@@ -11,7 +11,8 @@ import trio
 
 from . import authority
 from ._bridge import bound_by, is_token, require_epoch, token_hash
-from ._exceptions import BootstrapTokenRefused, SessionEnded
+from ._calls import SessionCalls
+from ._exceptions import BootstrapTokenRefused
 from ._messages import TrustSource
 from ._reports import ReconcileReport, SupervisorReport
 from .authority import PeerEndpoint, PeerId
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ._reconcile import Edge, Pass
-    from ._tasks import SessionTasks
     from .authority import Input, Step
 
 __all__ = ["TrustCalls"]
@@ -28,13 +28,10 @@ __all__ = ["TrustCalls"]
 T = TypeVar("T")
 
 
-class TrustCalls:
+class TrustCalls(SessionCalls):
     """The part of `Session` that is about trust."""
 
-    __slots__ = ("_tasks",)
-
-    def __init__(self, tasks: SessionTasks) -> None:
-        self._tasks = tasks
+    __slots__ = ()
 
     # --- peers --------------------------------------------------------------------------------------
 
@@ -263,18 +260,6 @@ class TrustCalls:
         if found is None:
             self._require_living(waiting=True)
         return found
-
-    def _require_living(self, *, waiting: bool = False) -> None:
-        tasks = self._tasks
-        if tasks.is_over or tasks.state.session.ending is not None:
-            if waiting and tasks.shutting_down:
-                raise trio.ClosedResourceError("the machine closed meanwhile")
-            raise SessionEnded(tasks.state.session.session_id)
-
-    def _require_not_ended(self) -> None:
-        tasks = self._tasks
-        if tasks.has_ended:
-            raise SessionEnded(tasks.state.session.session_id)
 
 
 def require_endpoint(name: str, endpoint: object) -> None:

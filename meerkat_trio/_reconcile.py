@@ -8,13 +8,15 @@ It knows no session: whom it works for says which store is meant, what is desire
 3. It adds before it removes.
 4. One edge that fails does not stop the others. Each is tried once in a pass and then waits out a back-off of its own;
    so does the reading of the store.
-5. One task works at a time: the one that calls `Reconciler.run` or `Reconciler.run_pass`.
+5. What a failed change has left behind is not known: such an edge is neither taken for shown nor for gone.
+6. One task works at a time: the one that calls `Reconciler.run` or `Reconciler.run_pass`.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import trio
@@ -30,7 +32,18 @@ if TYPE_CHECKING:
     from ._policy import Random
     from .abc import CommsRuntime
 
-__all__ = ["CALL_LIMIT", "OWN_SOURCES", "Desired", "Edge", "Failure", "Pass", "Reconciler", "TrustHost"]
+__all__ = [
+    "CALL_LIMIT",
+    "OWN_SOURCES",
+    "UNSURE",
+    "Desired",
+    "Edge",
+    "Failure",
+    "Pass",
+    "Reconciler",
+    "Shown",
+    "TrustHost",
+]
 
 _logger: Final = logging.getLogger("meerkat_trio.reconcile")
 
@@ -40,7 +53,16 @@ CALL_LIMIT: Final = 5.0
 """Seconds after which a call of the trust store counts as failed."""
 _BACKOFF: Final = Backoff()
 
+
+class _Unsure(Enum):
+    UNSURE = "unsure"
+
+
+UNSURE: Final = _Unsure.UNSURE
+"""Stands for what an edge says, and whether it is there at all, after a change of it has failed."""
+
 Edge: TypeAlias = tuple[PeerId, TrustSource]
+Shown: TypeAlias = PeerEndpoint | _Unsure
 _Change: TypeAlias = tuple[Edge, PeerEndpoint | None]
 """What an edge is to say; None for one that is to go."""
 
@@ -102,8 +124,8 @@ class TrustHost(Protocol):
     def desired(self) -> Desired:
         """Return the newest desired set."""
 
-    def shown(self, edges: Mapping[Edge, PeerEndpoint]) -> None:
-        """Take note of what the store shows of the own sources."""
+    def shown(self, edges: Mapping[Edge, Shown]) -> None:
+        """Take note of what the store shows, or may show, of the own sources."""
 
     def failed(self, failure: Failure) -> None:
         """Take note of a failure."""
@@ -120,8 +142,8 @@ class Reconciler:
 
     requests: int
     """How often something was requested."""
-    edges: dict[Edge, PeerEndpoint] | None
-    """The own edges that the store is known to show; None while that is unknown."""
+    edges: dict[Edge, Shown] | None
+    """The own edges that the store shows or may show; None while that is unknown."""
 
     def __init__(self, host: TrustHost, random: Random) -> None:
         self._host = host
@@ -179,36 +201,29 @@ class Reconciler:
             self._store = store
             self._failures = {}
         self.edges = None
-        tried: set[_Change] = set()
-        while host.store() is store:
-            if self.edges is None and not await self._read(store):
-                return
-            shown = await self._converge(store, tried)
-            if shown is not None:
-                self._planned = self.requests
-                host.pass_ended(Pass(store=store, epoch=shown, failures=dict(self._failures)))
-                return
-
-    async def _read(self, store: CommsRuntime) -> bool:
-        """Get to know what the store shows; if it cannot be read, the pass has ended."""
-        host = self._host
         requests, epoch = self.requests, host.desired().epoch
         snapshot, error = await _attempt(store.trusted_peers)
         if host.store() is not store:
-            return False
+            return
         if snapshot is None:
             known = self.requests == requests
             self._fail(store, None, None, error or TypeError("trusted_peers returned nothing"))
             # What the failure itself has changed needs no look at once.
             self._planned = self.requests if known else requests
             host.pass_ended(Pass(store=store, epoch=epoch, failures=dict(self._failures)))
-            return False
+            return
         self._failures.pop(None, None)
         self.edges = {edge: endpoint for edge, endpoint in snapshot.items() if edge[1] in OWN_SOURCES}
-        return True
+        tried: set[_Change] = set()
+        while host.store() is store:
+            shown = await self._converge(store, tried)
+            if shown is not None:
+                self._planned = self.requests
+                host.pass_ended(Pass(store=store, epoch=shown, failures=dict(self._failures)))
+                return
 
     async def _converge(self, store: CommsRuntime, tried: set[_Change]) -> int | None:
-        """Carry out a plan; return its epoch, None if something was requested meanwhile or has failed."""
+        """Carry out a plan; return its epoch, None if something was requested meanwhile."""
         host = self._host
         # Also what nothing is to be done for: an edge that is owed to be gone may never have been there.
         host.shown(self.edges or {})
@@ -221,10 +236,10 @@ class Reconciler:
                 return None
             if error is not None:
                 tried.add((edge, endpoint))
+                # It may have been done all the same: wanted no more, or again, it is not to be overlooked.
+                self.edges[edge] = UNSURE
                 self._fail(store, edge, endpoint, error)
-                # It may have been done all the same: an edge that nobody wants any more must not be overlooked.
-                self.edges = None
-                return None
+                continue
             self._failures.pop(edge, None)
             if endpoint is None:
                 self.edges.pop(edge, None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ._parts import SessionSettings
-    from ._reconcile import Edge, Failure, Pass
+    from ._reconcile import Edge, Failure, Pass, Shown
     from ._waiters import Waiters
     from .abc import CommsRuntime
     from .authority import Input, PeerEndpoint, SessionState, Step
@@ -193,7 +193,7 @@ class TrustTask:
         state = self._host.state
         return Desired(state.peers.projection_epoch, desired_edges(state) if self._revoked is None else {})
 
-    def shown(self, edges: Mapping[Edge, PeerEndpoint]) -> None:
+    def shown(self, edges: Mapping[Edge, Shown]) -> None:
         """Acknowledge what is owed and done: a supervisor's edge that stands as it should, or that is gone."""
         owed = self._host.state.supervisor.obligations
         if not owed:

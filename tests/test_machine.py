@@ -860,3 +860,39 @@ async def test_reads_of_a_session(autojump_clock: object) -> None:
         await session.attach_ingress(await rig.comms())
         assert session.drain.phase is CommsDrainPhase.RUNNING
         assert session.drain.last_exit is None
+
+
+async def test_whoever_did_not_end_a_session_can_wait_for_its_end(autojump_clock: object) -> None:
+    async with rigged() as (_, machine, session):
+        ends = []
+
+        async def wait() -> None:
+            ends.append(await session.wait_ended())
+
+        for _ in range(2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                nursery.start_soon(wait)
+                await settle()
+                assert ends == []
+                await session.stop()
+            assert ends == [session.end, session.end]
+            assert await session.wait_ended() is session.end
+            ends.clear()
+            await machine.register("a")
+        await settle()
+        nursery_of_session = session._tasks.nursery
+        assert nursery_of_session is not None
+        nursery_of_session.cancel_scope.cancel()
+        with trio.fail_after(1):
+            assert (await session.wait_ended()).cause is Ending.STOP
+
+
+async def test_a_closing_machine_ends_the_wait_for_an_end() -> None:
+    async with trio.open_nursery() as nursery, rigged() as (_, _, session):
+
+        async def wait() -> None:
+            assert (await session.wait_ended()).cause is Ending.STOP
+
+        nursery.start_soon(wait)
+        await settle()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meerkat_trio import MemoryNetwork, PeerEndpoint, TrustSource
-from meerkat_trio._reconcile import CALL_LIMIT, OWN_SOURCES, Desired, Failure, Pass, Reconciler
+from meerkat_trio._reconcile import CALL_LIMIT, OWN_SOURCES, UNSURE, Desired, Failure, Pass, Reconciler, Shown
 
 from .authority.cast import endpoint
 from .trust_rig import DIRECT, MANUAL, OVERLAY, SUPERVISOR, Edge, Store
@@ -77,8 +77,10 @@ class Host:
     def desired(self) -> Desired:
         return Desired(len(self.versions) - 1, self.versions[-1])
 
-    def shown(self, edges: Mapping[Edge, PeerEndpoint]) -> None:
-        assert edges == {edge: e for edge, e in self.comms._trust.snapshot().items() if edge[1] in OWN_SOURCES}
+    def shown(self, edges: Mapping[Edge, Shown]) -> None:
+        stored = {edge: e for edge, e in self.comms._trust.snapshot().items() if edge[1] in OWN_SOURCES}
+        sure = {edge: e for edge, e in edges.items() if e is not UNSURE}
+        assert sure == {edge: e for edge, e in stored.items() if edges.get(edge) is not UNSURE}
 
     def failed(self, failure: Failure) -> None:
         self.failures.append(failure)

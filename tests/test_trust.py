@@ -278,8 +278,7 @@ async def test_a_binding_serves_after_one_pass_even_if_edges_failed(autojump_clo
         receipts = await rig.send(comms, "early")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(session.attach_ingress, comms)
-            # It is read, fails, is read again as that says little of what it shows, and stores the other edge.
-            await trio.sleep(3.5)
+            await trio.sleep(2.5)
             assert receipts[0].status is ReceiptStatus.QUEUED
             await trio.sleep(1)
             assert receipts[0].status is ReceiptStatus.ADMITTED
@@ -340,6 +339,22 @@ async def test_an_end_while_an_edge_is_being_stored_leaves_none(autojump_clock: 
         ended = await session.destroy()
         assert ended is not None
         assert (ended.edges_left, edges(comms)) == ((), set())
+
+
+async def test_an_end_is_told_once_the_edges_are_removed(autojump_clock: object) -> None:
+    async with rigged(grace=7.0) as (rig, _, session), trio.open_nursery() as nursery:
+        comms = await store(rig)
+        await session.attach_ingress(comms)
+        await session.add_direct_peer(ALICE)
+        await session.add_direct_peer(BOB)
+        comms.delay = 0.5
+        comms.refused[BOB.peer_id] = BROKEN
+        nursery.start_soon(session.destroy)
+        # As one sees it who did not call `destroy`.
+        while session.end is None:
+            await trio.sleep(0.125)
+        assert edges(comms) == direct(BOB)
+        assert set(session.end.edges_left) == direct(BOB)
 
 
 async def test_edges_are_removed_while_the_machine_closes_too(autojump_clock: object) -> None:

@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 import tempfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,16 +19,20 @@ import click
 from ._demo_input import InputError, read_input
 from ._demo_report import as_json, print_tables, progress
 from ._ledger import Ledger, LedgerError
-from ._performance import Show, Traffic, perform
+from ._mob_outcome import MobOutcome
+from ._mob_performance import MobShow, perform_mobs
+from ._mob_report import mob_as_json, print_mob_tables
+from ._performance import Outcome, Show, Traffic, perform
 
 if TYPE_CHECKING:
-    from ._performance import Outcome
+    from collections.abc import Callable, Iterator, Mapping
 
 __all__ = ["demo"]
 
 _MOST_MESSAGES: Final = 5_000_000
 """Of all sessions together: a plan, a receipt and a place in the audit is kept of each, some 300 bytes."""
-_MADE_UP_ONLY: Final = ("sessions", "messages", "senders")
+_MADE_UP_ONLY: Final = {name: f"--{name}" for name in ("sessions", "messages", "senders")}
+_UNSUPERVISED_ONLY: Final = {"input_": "--input", "senders": "--senders"}
 
 
 @click.command()
@@ -42,6 +47,7 @@ _MADE_UP_ONLY: Final = ("sessions", "messages", "senders")
     "--input", "input_", metavar="FILE", help="Drain this JSON Lines file instead, without faults; - is stdin."
 )
 @click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Append what was handled to this file.")
+@click.option("--supervised", is_flag=True, help="Let supervisors command the sessions, in mobs of up to five.")
 @click.option("--virtual", is_flag=True, help="Virtual time and a controlled schedule: the same seed, the same run.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -55,53 +61,81 @@ def demo(
     no_faults: bool,
     input_: str | None,
     ledger: Path | None,
+    supervised: bool,
     virtual: bool,
     json_: bool,
 ) -> None:
     """Host sessions, send them messages, break things meanwhile, and audit the ledger.
 
-    Exit status 0 only if nothing was lost, doubled or reordered and, with faults, every kind of fault happened.
+    Exit status 0 only if nothing was lost, doubled or reordered and, with faults, every kind of fault happened; with
+    --supervised every kind of rejection and repair, too.
     """
+    if sessions * messages > _MOST_MESSAGES:
+        asked = f"{sessions} x {messages}"
+        raise click.UsageError(f"--sessions x --messages: {asked} is more than {_MOST_MESSAGES} messages")
     settings: dict[str, Any] = {"sessions": sessions, "messages": messages, "senders": senders}
-    if input_ is None:
-        if sessions * messages > _MOST_MESSAGES:
-            asked = f"{sessions} x {messages}"
-            raise click.UsageError(f"--sessions x --messages: {asked} is more than {_MOST_MESSAGES} messages")
-        traffic = Traffic.made_up(sessions, messages, senders)
+    play: Callable[..., Outcome | MobOutcome]
+    if supervised:
+        _refuse_unsupervised(context, sessions)
+        del settings["senders"]
+        play = partial(_play_supervised, sessions, messages)
+        expected = sessions * messages
     else:
-        _refuse_made_up(context)
-        traffic, settings = _traffic_of(input_), dict.fromkeys(settings)
+        if input_ is None:
+            traffic = Traffic.made_up(sessions, messages, senders)
+        else:
+            _refuse_made_up(context)
+            traffic, settings = _traffic_of(input_), dict.fromkeys(settings)
+        play = partial(_play, traffic)
+        expected = len(traffic)
     faults = not no_faults and input_ is None
-    settings |= {"input": input_ is not None, "faults": faults, "virtual": virtual}
+    settings |= {"input": input_ is not None, "supervised": supervised, "faults": faults, "virtual": virtual}
     with ExitStack() as stack:
-        show = Show(
-            traffic=traffic,
-            seed=seed,
-            faults=faults,
-            virtual=virtual,
-            ledger=_opened(stack, ledger, input_),
-            on_progress=progress(stack, len(traffic)),
-        )
+        opened, on_progress = _opened(stack, ledger, input_), progress(stack, expected)
         try:
-            outcome = _performed(show)
+            with _in_silence():
+                outcome = play(seed=seed, faults=faults, virtual=virtual, ledger=opened, on_progress=on_progress)
         except LedgerError as error:
             which = "the temporary ledger" if ledger is None else f"--ledger {ledger}"
             raise click.ClickException(f"{which}: {error}") from None
-    if json_:
-        click.echo(as_json(outcome, seed, settings))
-    else:
-        print_tables(outcome)
+    match outcome, json_:
+        case MobOutcome(), True:
+            click.echo(mob_as_json(outcome, seed, settings))
+        case MobOutcome(), _:
+            print_mob_tables(outcome)
+        case Outcome(), True:
+            click.echo(as_json(outcome, seed, settings))
+        case Outcome(), _:
+            print_tables(outcome)
     sys.exit(0 if outcome.succeeded else 1)
 
 
-def _refuse_made_up(context: click.Context) -> None:
-    given = [
-        f"--{name}"
-        for name in _MADE_UP_ONLY
-        if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
-    ]
+def _play(traffic: Traffic, **how: Any) -> Outcome:
+    return perform(Show(traffic=traffic, **how))
+
+
+def _play_supervised(sessions: int, messages: int, **how: Any) -> MobOutcome:
+    return perform_mobs(MobShow(sessions=sessions, messages=messages, **how))
+
+
+def _refuse_unsupervised(context: click.Context, sessions: int) -> None:
+    given = _given(context, _UNSUPERVISED_ONLY)
     if given:
-        raise click.UsageError(f"{', '.join(given)}: with --input the file says what is sent")
+        raise click.UsageError(f"{given}: with --supervised the senders are supervisors and other sessions")
+    if sessions < 2:  # noqa: PLR2004
+        raise click.UsageError(f"--sessions: with --supervised 2 or more are needed, not {sessions}")
+
+
+def _refuse_made_up(context: click.Context) -> None:
+    given = _given(context, _MADE_UP_ONLY)
+    if given:
+        raise click.UsageError(f"{given}: with --input the file says what is sent")
+
+
+def _given(context: click.Context, names: Mapping[str, str]) -> str:
+    """Name the options that were given, of those that make no sense."""
+    default = click.core.ParameterSource.DEFAULT
+    return ", ".join(option for name, option in names.items() if context.get_parameter_source(name) is not default)
 
 
 def _traffic_of(name: str) -> Traffic:
@@ -142,13 +176,14 @@ def _is_input(path: Path, input_: str) -> bool:
     return False
 
 
-def _performed(show: Show) -> Outcome:
+@contextmanager
+def _in_silence() -> Iterator[None]:
+    """Perform in the block: the faults are meant, and a log of each would hide the result."""
     logger = logging.getLogger("meerkat_trio")
     level = logger.level
-    # The faults are meant; a log of each would hide the result.
     logger.setLevel(logging.CRITICAL)
     try:
-        return perform(show)
+        yield
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt) is None:
             raise

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Mapping
 
-__all__ = ["KINDS", "HandlerFault", "Move", "Plan", "draw_plan"]
+__all__ = ["KINDS", "HandlerFault", "Move", "Plan", "draw_handler_faults", "draw_plan"]
 
 _ONCE: Final = "promotions"
 _REPEATED: Final = (
@@ -96,10 +96,12 @@ def draw_plan(dice: random.Random, streams: Mapping[str, int]) -> Plan:
     sends = {message: dice.randrange(_MOST_PATIENCE) for message in messages if dice.random() < _CANCELLED_SEND_SHARE}
     # Without patience the cancellation cannot come too late.
     sends[dice.choice(messages)] = 0
-    return Plan(moves=moves, handler=_handler_faults(dice, messages), sends=sends)
+    return Plan(moves=moves, handler=draw_handler_faults(dice, messages), sends=sends)
 
 
-def _handler_faults(dice: random.Random, messages: list[Message]) -> dict[Message, HandlerFault]:
+def draw_handler_faults(dice: random.Random, messages: list[Message]) -> dict[Message, HandlerFault]:
+    """Draw what goes wrong in handlers: at least one failure and one delay."""
+
     def some() -> dict[Message, None]:
         return dict.fromkeys([dice.choice(messages), *(m for m in messages if dice.random() < _HANDLER_FAULT_SHARE)])
 

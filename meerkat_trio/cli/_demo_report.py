@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
     from ._performance import Outcome
 
-__all__ = ["as_json", "print_tables", "progress"]
+__all__ = ["as_json", "open_console", "print_counts", "print_sessions", "print_tables", "progress"]
 
 _SESSIONS_SHOWN: Final = 20
 _PROGRESS_EVERY: Final = 50
@@ -33,6 +33,7 @@ _NARROW_HEADINGS: Final = {
     "rebinds": "re-\nbinds",
     "restarts": "re-\nstarts",
     "longest_stall": "longest\nstall",
+    "handed_back": "handed\nback",
 }
 
 
@@ -80,12 +81,19 @@ def as_json(outcome: Outcome, seed: int, settings: dict[str, Any]) -> str:
     return json.dumps(data)
 
 
-def print_tables(outcome: Outcome) -> None:
-    """Print a table of the sessions and the total, the faults, and the verdict."""
+def open_console() -> Console:
+    """Return the console that tables are printed on: standard output."""
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH_OF_A_FILE
-    _print_sessions(console, outcome)
+    return console
+
+
+def print_tables(outcome: Outcome) -> None:
+    """Print a table of the sessions and the total, the faults, and the verdict."""
+    console = open_console()
+    wrong = [name for name, each in outcome.sessions.items() if not each.account.balances or each.account.abandoned]
+    print_sessions(console, _sessions(outcome), outcome.total(), wrong)
     if outcome.demanded:
         happened = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in outcome.faults.items())
         console.print(f"faults that happened: {happened}")
@@ -95,10 +103,18 @@ def print_tables(outcome: Outcome) -> None:
         console.print(f"FAILED: {'; '.join(outcome.failures)}")
 
 
-def _print_sessions(console: Console, outcome: Outcome) -> None:
-    rows = _sessions(outcome)
-    shown = _shown(outcome)
-    total = outcome.total()
+def print_sessions(
+    console: Console, rows: dict[str, dict[str, Any]], total: dict[str, Any], wrong: Sequence[str]
+) -> None:
+    """Print a table of the sessions and the total, as narrow as it has to be.
+
+    Args:
+        console: where.
+        rows: by session, then by column.
+        total: the last row.
+        wrong: sessions with which something is wrong: they come first and are all shown.
+    """
+    shown = _shown(rows, wrong)
     forms = [_table(rows, shown, total, *form) for form in (({}, 1), (_NARROW_HEADINGS, 1), (_NARROW_HEADINGS, 0))]
     unbounded = console.options.update(width=_WIDTH_OF_A_FILE)
     needed = [console.measure(table, options=unbounded) for table in forms]
@@ -116,13 +132,21 @@ def _print_sessions(console: Console, outcome: Outcome) -> None:
         console.print(_more(rows, shown))
 
 
-def _shown(outcome: Outcome) -> list[str]:
-    """Name the sessions to show: all that something is wrong with come first, however many they are."""
-    wrong: list[str] = []
-    fine: list[str] = []
-    for name, each in outcome.sessions.items():
-        (fine if each.account.balances and not each.account.abandoned else wrong).append(name)
-    return wrong + fine[: max(0, _SESSIONS_SHOWN - len(wrong))]
+def print_counts(console: Console, title: str, counts: dict[str, int]) -> None:
+    """Print a table of how often what happened; what never did is shown too."""
+    table = Table(box=SIMPLE, show_edge=False, pad_edge=False)
+    table.add_column(title, overflow="fold")
+    table.add_column("times", justify="right", no_wrap=True)
+    for kind, count in counts.items():
+        table.add_row(kind.replace("_", " "), str(count))
+    console.print()
+    console.print(table)
+
+
+def _shown(rows: dict[str, Any], wrong: Sequence[str]) -> list[str]:
+    known = set(wrong)
+    fine = [name for name in rows if name not in known]
+    return [*wrong, *fine[: max(0, _SESSIONS_SHOWN - len(wrong))]]
 
 
 def _more(rows: dict[str, Any], shown: list[str]) -> str:

@@ -16,6 +16,7 @@ from .._reports import IngressResult
 from ..abc import ALL_LANES
 from ..authority import CommsDrainPhase, DrainExitReason, MobOwned
 from ..comms import MemoryComms, MemoryNetwork
+from ._demo_run import cancel_in_the_middle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -253,20 +254,6 @@ class Chaos:
 
     async def cancel_in_the_middle(self, kind: str, call: Callable[[], Awaitable[Any]], patience: int) -> bool:
         """Make a call and cancel its caller after ``patience`` steps; say whether it was cut, and count it."""
-        scope = trio.CancelScope()
-
-        async def strike() -> None:
-            for _ in range(patience - 1):
-                await trio.lowlevel.checkpoint()
-            scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            if patience == 0:
-                scope.cancel()
-            else:
-                nursery.start_soon(strike)
-            with scope:
-                await call()
-            nursery.cancel_scope.cancel()
-        self._faults[kind] += scope.cancelled_caught
-        return scope.cancelled_caught
+        cut = await cancel_in_the_middle(call, patience)
+        self._faults[kind] += cut
+        return cut

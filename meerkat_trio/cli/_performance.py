@@ -8,16 +8,16 @@ from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
-import trio.testing
 from attrs import asdict, field, frozen
 
 from .._machine import open_machine
 from .._policy import Backoff, RespawnPolicy
 from ..comms import MemoryComms, MemoryNetwork
-from ..testing._trio_internals import controlled_schedule
 from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
+from ._demo_run import QUIET_LIMIT, run_stage, wait_until_stuck
 from ._faults import Chaos, Flow
-from ._ledger import Account, LedgerError, audit, stalls
+from ._ledger import Account, audit, stalls
+from ._scribe import Scribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "SessionOutcome", "Show", "Traffic", "perform"]
 
 _WORK_QUEUE: Final = 8  # small, so that the work lane is shut often
-_LOOK_EVERY: Final = 1.0
-_STUCK_AFTER: Final = 30
-"""Looks in a row that see nothing new. They are counted, not timed: a process that was halted is not stuck."""
 _NO_FAULT: Final = HandlerFault()
 
 
@@ -137,7 +134,7 @@ class Outcome:
             ),
             f"{account.abandoned} abandoned": account.abandoned,
             f"faults that did not happen: {', '.join(self.missing)}": self.missing,
-            f"given up, for nothing happened for {_STUCK_AFTER * _LOOK_EVERY:.0f} s": self.stuck,
+            f"given up, for nothing happened for {QUIET_LIMIT:.0f} s": self.stuck,
             f"{unsent} planned but never sent": unsent,
         }
         return tuple(reason for reason, applies in reasons.items() if applies)
@@ -158,10 +155,6 @@ class Outcome:
         }
 
 
-class _PlannedFailure(Exception):
-    """What a handler raises because the plan says so."""
-
-
 def perform(show: Show) -> Outcome:
     """Run the demo, in a Trio run of its own.
 
@@ -171,14 +164,7 @@ def perform(show: Show) -> Outcome:
     """
     try:
         stage = _Stage(show)
-        # An interruption reaches the main task alone, which then takes everything down in order.
-        if not show.virtual:
-            trio.run(stage.run, restrict_keyboard_interrupt_to_checkpoints=True)
-        else:
-            clock = trio.testing.MockClock(autojump_threshold=0)
-            with controlled_schedule() as order_by:
-                order_by(random.Random(show.seed))  # noqa: S311 - faults, no secrets
-                trio.run(stage.run, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+        run_stage(stage.run, virtual=show.virtual, seed=show.seed)
         return stage.outcome()
     finally:
         show.ledger.close()
@@ -191,17 +177,15 @@ class _Stage:
         # All of them before anything runs: drawing takes seconds for millions of messages, and awaits nothing.
         self._plans = {session_id: self._plan(session_id, of) for session_id, of in show.traffic.bodies.items()}
         self._scope = trio.CancelScope()
-        self._ledger_error: LedgerError | None = None
         self._faults: Counter[str] = Counter()
         self._sent: Counter[tuple[str, str]] = Counter()
-        self._handled = 0
-        self._started = 0.0
+        self._scribe = Scribe(show.ledger, self._faults, self._scope, show.on_progress)
         self._stuck = False
         self._actors: dict[str, _Actors] = {}
 
     async def run(self) -> None:
         """Be the main task of the demo's Trio run."""
-        self._started = trio.current_time()
+        self._scribe.begin()
         ids = itertools.count()
         jitter = random.Random(self._show.seed)  # noqa: S311 - faults, no secrets
         respawn = RespawnPolicy(max_restarts=1000, backoff=Backoff(first=0.001, limit=0.01))
@@ -215,12 +199,7 @@ class _Stage:
                     watched.cancel_scope.cancel()
 
     async def _give_up_if_stuck(self) -> None:
-        """A run that hangs has to be reported as one that failed, not hang too."""
-        before, quiet = -1, 0
-        while quiet < _STUCK_AFTER:
-            await trio.sleep(_LOOK_EVERY)
-            now = self._handled + self._sent.total() + self._faults.total()
-            before, quiet = now, quiet + 1 if now == before else 0
+        await wait_until_stuck(lambda: self._scribe.handled + self._sent.total() + self._faults.total())
         self._stuck = True
         self._scope.cancel()
 
@@ -266,23 +245,7 @@ class _Stage:
     async def _handle(self, run: SessionRun, sender: str, plan: Plan) -> None:
         number, body = run.message.body
         fault = plan.handler.get((sender, number), _NO_FAULT)
-        if fault.delay and run.attempt == 1:
-            await trio.sleep(fault.delay)
-            self._faults["handler_delays"] += 1
-        if run.attempt <= fault.failures:
-            self._faults["handler_failures"] += 1
-            raise _PlannedFailure(f"{sender}'s message {number}, attempt {run.attempt}")
-        # Nothing is awaited from here to the return: what is written down counts as handled.
-        at = trio.current_time() - self._started
-        try:
-            self._show.ledger.append(run.session.id, sender, number, body=body, at=at)
-        except LedgerError as error:
-            # Nothing that is handled from here on could be proved.
-            self._ledger_error = error
-            self._scope.cancel()
-            raise
-        self._handled += 1
-        self._show.on_progress(self._handled)
+        await self._scribe.handle(run, sender, number, body, fault)
 
     def outcome(self) -> Outcome:
         """Audit the ledger.
@@ -290,8 +253,7 @@ class _Stage:
         Raises:
             LedgerError: it could not be written, or cannot be read back.
         """
-        if self._ledger_error is not None:
-            raise self._ledger_error
+        self._scribe.require_written()
         ledger = self._show.ledger
         accounts = audit(ledger.entries(), self._sent, self._abandoned())
         longest = stalls(ledger.entries())

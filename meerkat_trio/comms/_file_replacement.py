@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 from typing import TYPE_CHECKING
@@ -42,6 +41,9 @@ def replace_file(path: Path, content: bytes, mode: int) -> None:
 @contextlib.contextmanager
 def alone_in(directory: Path) -> Iterator[None]:
     """Hold the lock of a directory: whoever reads a file, changes and replaces it loses nobody's change."""
+    # Not every system has it, and nothing else here needs it.
+    import fcntl  # noqa: PLC0415
+
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -231,15 +231,7 @@ class MemoryComms(CommsRuntime):
         if inbox is None:
             await trio.lowlevel.checkpoint()
             return Receipt.dropped(DropReason.CLOSED)
-        # As `Inbox.put`, without a frame of its own in every sender that waits.
-        sender = inbox.park_if_full(envelope)
-        if sender is None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            receipt = inbox.put_nowait(envelope)
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return receipt
-        await trio.lowlevel.wait_task_rescheduled(sender.abort)
-        return sender.receipt or Receipt.dropped(DropReason.CLOSED)
+        return await inbox.put(envelope)
 
     def send_nowait(self, envelope: Envelope) -> Receipt:
         """Send an envelope for which there is room; see `CommsRuntime.send_nowait`."""

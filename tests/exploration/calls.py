@@ -45,6 +45,8 @@ SOURCE: Final = tuple(
     for name in (
         "_machine",
         "_session",
+        "_calls",
+        "_ingress",
         "_tasks",
         "_peers",
         "_reconcile",
@@ -100,6 +102,11 @@ async def crash_and_respawn(stage: Stage) -> None:
     await stage.session.stop_drain()
     await stage.session.attach_ingress(stage.comms)
     await trio.sleep(1)
+
+
+async def wait_ended(stage: Stage) -> None:
+    with trio.move_on_after(1):
+        assert (await stage.session.wait_ended()).session_id == "a"
 
 
 async def swap_executor(stage: Stage) -> None:
@@ -304,6 +311,7 @@ CALLS: Final[dict[str, Call]] = {
     "request": request,
     "reply": reply,
     "send to peer": send_to_peer,
+    "wait ended": wait_ended,
     "retire": lambda stage: stage.session.retire(),
     "stop": lambda stage: stage.session.stop(),
     "stop and revive": stop_and_revive,

@@ -1,0 +1,46 @@
+"""What the calls of a session share: its tasks, the questions whether it lives, and joining."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ._exceptions import SessionEnded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._tasks import SessionTasks
+
+__all__ = ["SessionCalls"]
+
+T = TypeVar("T")
+
+
+class SessionCalls:
+    """Calls of a session; each part of `Session` is a class of its own."""
+
+    __slots__ = ("_tasks",)
+
+    def __init__(self, tasks: SessionTasks) -> None:
+        self._tasks = tasks
+
+    def _require_living(self, *, waiting: bool = False) -> None:
+        tasks = self._tasks
+        if tasks.is_over or tasks.state.session.ending is not None:
+            if waiting and tasks.shutting_down:
+                raise trio.ClosedResourceError("the machine closed meanwhile")
+            raise SessionEnded(tasks.state.session.session_id)
+
+    def _require_not_ended(self) -> None:
+        tasks = self._tasks
+        if tasks.has_ended:
+            raise SessionEnded(tasks.state.session.session_id)
+
+    async def _join(self, outcome: Callable[[], T | None]) -> T | None:
+        tasks = self._tasks
+        if tasks.is_called_from_inside():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return None
+        return await tasks.waiters.wait(outcome)
