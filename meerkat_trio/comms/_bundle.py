@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from hashlib import sha256
+from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from attrs import field, frozen
@@ -33,10 +34,8 @@ BUNDLE_HEAD: Final = b"\x85\x03"
 """How the body of a bundle begins: an array of five, the first of which is 3."""
 _KEY: Final = b"\x58\x20"
 _SIGNATURE: Final = b"\x58\x40"
-_SENDER_AT: Final = len(BUNDLE_HEAD) + 2
-_RECIPIENT_AT: Final = _SENDER_AT + KEY_BYTES + 2
-_SIGNATURE_AT: Final = _RECIPIENT_AT + KEY_BYTES + 2
-_PARTS_AT: Final = _SIGNATURE_AT + SIGNATURE_BYTES
+_LAYOUT: Final = Struct(f"2s 2s{KEY_BYTES}s 2s{KEY_BYTES}s 2s{SIGNATURE_BYTES}s")
+"""How the body of a bundle begins: the head, then three byte strings, each with a head of its own."""
 _CONTEXT: Final = b"meerkat-trio bundle 1\x00"
 _DIGEST_BYTES: Final = 32
 _MALFORMED: Final = DropReason.MALFORMED
@@ -270,19 +269,14 @@ def parse_bundle(body: bytes) -> Bundle:
     Raises:
         WireRefused: MALFORMED.
     """
-    if (
-        len(body) < _PARTS_AT
-        or not body.startswith(BUNDLE_HEAD)
-        or body[_SENDER_AT - 2 : _SENDER_AT] != _KEY
-        or body[_RECIPIENT_AT - 2 : _RECIPIENT_AT] != _KEY
-        or body[_SIGNATURE_AT - 2 : _SIGNATURE_AT] != _SIGNATURE
-    ):
+    if len(body) < _LAYOUT.size:
         raise WireRefused(_MALFORMED, "not laid out as a bundle")
-    sender = body[_SENDER_AT : _SENDER_AT + KEY_BYTES]
-    recipient = body[_RECIPIENT_AT : _RECIPIENT_AT + KEY_BYTES]
+    head, before_sender, sender, before_recipient, recipient, before_signature, signature = _LAYOUT.unpack_from(body)
+    if (head, before_sender, before_recipient, before_signature) != (BUNDLE_HEAD, _KEY, _KEY, _SIGNATURE):
+        raise WireRefused(_MALFORMED, "not laid out as a bundle")
     _require_key(sender)
     _require_key(recipient)
-    count, at = read_head(body, _PARTS_AT, ARRAY)
+    count, at = read_head(body, _LAYOUT.size, ARRAY)
     if not 1 <= count <= MAX_BUNDLE:
         raise WireRefused(_MALFORMED, f"a bundle has 1 to {MAX_BUNDLE} envelopes")
     parts = []
@@ -293,7 +287,7 @@ def parse_bundle(body: bytes) -> Bundle:
         at = end
     if at != len(body):
         raise WireRefused(_MALFORMED, "lengths that do not add up")
-    return Bundle(sender, recipient, body[_SIGNATURE_AT:_PARTS_AT], tuple(parts))
+    return Bundle(sender, recipient, signature, tuple(parts))
 
 
 def _signed_bytes(sender: bytes, recipient: bytes, digests: bytes) -> bytes:

@@ -27,6 +27,7 @@ __all__ = [
     "BYTES",
     "MAX_DEPTH",
     "MAX_ITEMS",
+    "TEXT",
     "decode_body",
     "decode_record",
     "decode_records",
@@ -242,6 +243,8 @@ def _head(data: bytes, at: int) -> tuple[int, int, int]:
 
 BYTES: Final = 0x40
 """The major type of byte strings, as the first three bits of a head."""
+TEXT: Final = 0x60
+"""The major type of texts."""
 ARRAY: Final = 0x80
 """The major type of arrays."""
 _MAJOR: Final = 0xE0
@@ -253,9 +256,9 @@ _LEAST: Final = {_ONE_BYTE: (1, 24), 25: (2, 1 << 8), 26: (4, 1 << 16)}
 def write_head(major: int, argument: int) -> bytes:
     """Write the head of an item: how long it is."""
     if argument < _ONE_BYTE:
-        return bytes((major | argument,))
+        return (major | argument).to_bytes()
     info = 24 if argument < 1 << 8 else 25 if argument < 1 << 16 else 26
-    return bytes((major | info,)) + argument.to_bytes(_LEAST[info][0])
+    return (major | info).to_bytes() + argument.to_bytes(_LEAST[info][0])
 
 
 def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:

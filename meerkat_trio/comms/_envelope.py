@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from .._messages import Envelope
 from ..authority import DropReason, EnvelopeKind, Lane, ResponseStatus
-from ._cbor import decode_body, decode_records, encode_body, encode_record
+from ._cbor import BYTES, TEXT, decode_body, decode_records, encode_body, write_head
 from ._exceptions import WireRefused
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ CLOCK_SKEW: Final = 60.0
 _MALFORMED: Final = DropReason.MALFORMED
 _LATEST: Final = 1 << 53
 _ARRAY_OF_8: Final = 0x88
+_HEAD: Final = bytes((_ARRAY_OF_8,))
+_NULL: Final = b"\xf6"
+_NUMBER_OF_8_BYTES: Final = b"\x1b"
 
 KIND_CODES: Final = {
     EnvelopeKind.MESSAGE: 1,
@@ -54,6 +57,12 @@ KIND_CODES: Final = {
 LANE_CODES: Final = {Lane.CONTROL: 0, Lane.WORK: 1}
 STATUS_CODES: Final = {ResponseStatus.ACCEPTED: 1, ResponseStatus.COMPLETED: 2, ResponseStatus.FAILED: 3}
 
+_KIND_BYTES: Final = {kind: bytes((code,)) for kind, code in KIND_CODES.items()}
+_LANE_BYTES: Final = {lane: bytes((code,)) for lane, code in LANE_CODES.items()}
+_STATUS_BYTES: Final[dict[ResponseStatus | None, bytes]] = {
+    None: _NULL,
+    **{status: bytes((code,)) for status, code in STATUS_CODES.items()},
+}
 _KINDS: Final = {code: kind for kind, code in KIND_CODES.items()}
 _LANES: Final = {code: lane for lane, code in LANE_CODES.items()}
 _STATUSES: Final[dict[int | None, ResponseStatus | None]] = {None: None, **{c: s for s, c in STATUS_CODES.items()}}
@@ -117,28 +126,40 @@ def encode_envelope(envelope: Envelope, issued_at: int) -> bytes:
     Raises:
         WireRefused: MALFORMED for what the wire cannot carry, OVERSIZE for too much of it.
     """
-    for text in (envelope.id, envelope.correlation, envelope.intent):
-        # A character has at most four bytes; most texts are told short enough by that.
-        if text is not None and len(text) > MAX_TEXT // 4 and len(text.encode("utf-8", "replace")) > MAX_TEXT:
-            raise WireRefused(DropReason.OVERSIZE, f"an id, correlation or intent of more than {MAX_TEXT} bytes")
     if not 0 <= issued_at < _LATEST:
         raise ValueError(f"issued_at: milliseconds since 1970 are needed, not {issued_at!r}")
-    status = envelope.status
-    data = encode_record(
-        [
-            envelope.id,
-            LANE_CODES[envelope.lane],
-            KIND_CODES[envelope.kind],
-            envelope.intent,
-            envelope.correlation,
-            None if status is None else STATUS_CODES[status],
-            issued_at,
-            encode_body(envelope.body),
-        ]
+    body = encode_body(envelope.body)
+    # Put together here, for the library takes longer over these few bytes than over the body.
+    data = b"".join(
+        (
+            _HEAD,
+            _encode_text(envelope.id),
+            _LANE_BYTES[envelope.lane],
+            _KIND_BYTES[envelope.kind],
+            _encode_text(envelope.intent),
+            _encode_text(envelope.correlation),
+            _STATUS_BYTES[envelope.status],
+            _NUMBER_OF_8_BYTES,
+            issued_at.to_bytes(8),
+            write_head(BYTES, len(body)),
+            body,
+        )
     )
     if len(data) > MAX_ENVELOPE:
         raise WireRefused(DropReason.OVERSIZE, f"{len(data)} bytes, of at most {MAX_ENVELOPE}")
     return data
+
+
+def _encode_text(text: str | None) -> bytes:
+    if text is None:
+        return _NULL
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError:
+        raise WireRefused(_MALFORMED, "a text that is no Unicode") from None
+    if len(encoded) > MAX_TEXT:
+        raise WireRefused(DropReason.OVERSIZE, f"an id, correlation or intent of more than {MAX_TEXT} bytes")
+    return write_head(TEXT, len(encoded)) + encoded
 
 
 def parse_headers(parts: Sequence[bytes]) -> list[Header]:

@@ -314,7 +314,8 @@ class FrameDecoder:
             raise StopIteration
         _, length = PREFIX.unpack_from(buffer, at)
         begin = at + PREFIX.size
-        self._require_length(length, self.limit)
+        if length > self.limit:
+            raise self._oversize(length, self.limit)
         if length < _HEAD_BYTES:
             raise self._refuse(_MALFORMED, "a frame without a type")
         if have < PREFIX.size + _HEAD_BYTES:
@@ -323,7 +324,8 @@ class FrameDecoder:
         if head not in _TYPES:
             raise self._refuse(_MALFORMED, "an unknown type of frame")
         limit, parse = _TYPES[head]
-        self._require_length(length, limit)
+        if length > limit:
+            raise self._oversize(length, limit)
         if have < PREFIX.size + length:
             raise StopIteration
         with memoryview(buffer) as view:
@@ -334,9 +336,8 @@ class FrameDecoder:
         except WireRefused as refused:
             raise self._refuse(refused.reason, refused.detail) from None
 
-    def _require_length(self, length: int, limit: int) -> None:
-        if length > limit:
-            raise self._refuse(DropReason.OVERSIZE, f"a frame of {length} bytes, of at most {limit}")
+    def _oversize(self, length: int, limit: int) -> WireRefused:
+        return self._refuse(DropReason.OVERSIZE, f"a frame of {length} bytes, of at most {limit}")
 
     def _refuse(self, reason: DropReason, detail: str) -> WireRefused:
         self._refused = reason, detail
