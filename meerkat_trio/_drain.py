@@ -55,6 +55,9 @@ class Intake(Protocol):
     def has_room(self) -> bool:
         """Say whether an envelope of the work lane may be offered."""
 
+    def take(self, envelope: Envelope) -> bool:
+        """Take an envelope in, in whatever task sends it, if there is room and little to decide; say whether it was."""
+
     def offer(self, envelope: Envelope) -> Verdict | DropReason:
         """Decide on an envelope, and take it in if it is admitted."""
 
@@ -71,7 +74,7 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
     while True:
         claim = await _claim_after_others(comms, intake) if not intake.has_room() else None
         if claim is None and never_idle and intake.has_room():
-            claim = await comms.claim()
+            claim = await comms.claim_untaken(intake.take)
         elif claim is None:
             claim = await _claim_timely(comms, intake, idle_timeout)
             if claim is None:

@@ -141,6 +141,13 @@ class Receipt:
         self._settled: trio.Event | None = None
 
     @classmethod
+    def admitted(cls) -> Receipt:
+        """Make a receipt for an envelope that was admitted at once."""
+        receipt = cls()
+        receipt.settle(None)
+        return receipt
+
+    @classmethod
     def dropped(cls, reason: DropReason) -> Receipt:
         """Make a receipt for an envelope that was refused at once."""
         receipt = cls()

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from ._parts import Binding
     from ._subscription import StepStream
     from .abc import CommsRuntime
-    from .authority import Authority, Effect, Input, RunId, Step
+    from .authority import Authority, Effect, Input, PeerId, RunId, Step
 
 # Looking a member up in its enumeration costs more than the branch it is for.
 _ADMITTED: Final = Verdict.ADMITTED
@@ -515,20 +515,40 @@ class SessionTasks:
 
     def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
         """Let the authority decide on an envelope, and take it in if it is admitted."""
-        sender = envelope.sender
         if trust is None:
-            # What was claimed from a transport is judged by it, also when the session has just let go of it.
-            binding = self.drain.binding
-            trust = _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
-        if (
-            envelope.kind is _PLAIN
-            and not self.subscriptions
-            and not self.waiters.waiting
-            and self.authority.admits_message(sender, trust)
-        ):
+            trust = self._trust_in(envelope.sender)
+        if self._admits_unseen(envelope, trust):
             return self._take_work(envelope, _MESSAGE)
         unfit = self._screen(envelope, trust)
         return self._decide(envelope, trust) if unfit is None else self._dropped(Dropped(unfit))
+
+    def take(self, envelope: Envelope) -> bool:
+        """Take a plain message in while the drain sleeps, if there is room: a wake-up less for each message."""
+        queue = self.queue
+        work = queue.work
+        if work is not None and len(work) >= queue.bound:
+            return False
+        try:
+            if not self._admits_unseen(envelope, self._trust_in(envelope.sender)):
+                return False
+        except Exception:  # noqa: BLE001 - our transport's failure is our drain's, which meets it next, not the sender's
+            return False
+        self._take_work(envelope, _MESSAGE)
+        return True
+
+    def _trust_in(self, sender: PeerId) -> AdmissionTrust:
+        # What comes from a transport is judged by it, also when the session has just let go of it.
+        binding = self.drain.binding
+        return _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
+
+    def _admits_unseen(self, envelope: Envelope, trust: AdmissionTrust) -> bool:
+        """Say whether a message is admitted without a step that anybody would see."""
+        return (
+            envelope.kind is _PLAIN
+            and not self.subscriptions
+            and not self.waiters.waiting
+            and self.authority.admits_message(envelope.sender, trust)
+        )
 
     def _screen(self, envelope: Envelope, trust: AdmissionTrust) -> DropReason | None:
         """Say what is wrong with a stranger's command, of which there is no more than can be borne."""

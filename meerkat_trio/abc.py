@@ -14,7 +14,7 @@ from attrs import frozen
 from .authority import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from ._messages import Envelope, Receipt, TrustSource
@@ -109,6 +109,21 @@ class CommsRuntime(ABC):
         **Cancellation:** nothing is lost: an envelope leaves the inbox at `Claim.commit` alone. A claim
         granted to a task that is cancelled before it wakes is put back at the head.
         """
+
+    async def claim_untaken(self, take: Callable[[Envelope], bool]) -> Claim:  # noqa: ARG002 - for those who override it
+        """Wait for an envelope of any lane as `claim` does, but for those that ``take`` admits meanwhile.
+
+        A runtime may override it where a message can reach its recipient in the call that sends it, which spares the
+        drain a wake-up. While this waits, and nothing is before an envelope, ``take`` may be called with it, from
+        any task and without a checkpoint: True means that it is admitted, and its receipt ADMITTED; False that it has
+        to be claimed.
+
+        Raises:
+            trio.BusyResourceError, trio.ClosedResourceError: as for `claim`.
+
+        **Cancellation:** as for `claim`; from the moment of the cancellation on ``take`` is not called.
+        """
+        return await self.claim()
 
     @abstractmethod
     def claim_nowait(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:

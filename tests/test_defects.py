@@ -308,7 +308,8 @@ async def test_d4_a_cancelled_caller_loses_nothing_of_the_inbox(checkpoints: int
 
 
 async def test_d4_an_envelope_that_is_claimed_and_not_admitted_stays_at_the_head(autojump_clock: object) -> None:
-    async with rigged("gated", work_queue=1) as (rig, _, session):
+    # With somebody who watches, messages come in by the drain alone.
+    async with rigged("gated", work_queue=1) as (rig, machine, session), machine.subscribe():
         comms = await rig.comms()
         await session.attach_ingress(comms)
         await settle()

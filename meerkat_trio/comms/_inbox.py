@@ -13,6 +13,8 @@ What holds at every moment:
 3. A wake-up of the claimer carries no envelope: it takes the head itself when it runs. So a claimer that is
    cancelled between the two has nothing to lose.
 4. A claim is granted only while no other is open, so no granted head can be another's.
+5. A claimer that sleeps may have left a function that takes envelopes in the call that sends them. It is asked only
+   while nothing is before the envelope, and never once the claimer was woken or cancelled.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from ..authority import DropReason, Lane
 from ._lane import LaneQueue, ParkedSender
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from .._messages import Envelope
@@ -118,6 +121,7 @@ class Inbox:
         "_control",
         "_inherited",
         "_seen",
+        "_take",
         "_wanted",
         "_window",
         "_work",
@@ -154,6 +158,7 @@ class Inbox:
         self._claimer = None
         self._asleep = False  # the claimer is parked and nobody has woken it yet
         self._wanted = ALL_LANES
+        self._take: Callable[[Envelope], bool] | None = None
         self.closed = None
 
     # -- the senders' side
@@ -178,9 +183,12 @@ class Inbox:
             queue = lane.queue = deque()
         elif len(queue) >= lane.limit:
             raise trio.WouldBlock
+        taken = self._asleep and self._take is not None and not queue and not self._inherited and self._take(envelope)
         seen[key] = None
         if len(seen) > self._window:
             seen.popitem(last=False)
+        if taken:
+            return Receipt.admitted()
         receipt = Receipt()
         queue.append((envelope, receipt))
         if self._asleep:
@@ -259,8 +267,10 @@ class Inbox:
         claim = self.open_claim = InboxClaim(self, lane, queue[0])
         return claim
 
-    async def claim(self, lanes: frozenset[Lane] = ALL_LANES) -> InboxClaim:
-        """Wait for an envelope of ``lanes`` and claim it; see `CommsRuntime.claim`.
+    async def claim(
+        self, lanes: frozenset[Lane] = ALL_LANES, take: Callable[[Envelope], bool] | None = None
+    ) -> InboxClaim:
+        """Wait for an envelope of ``lanes`` and claim it; see `CommsRuntime.claim` and `CommsRuntime.claim_untaken`.
 
         **Cancellation:** nothing is lost; the head is taken after the last checkpoint.
         """
@@ -275,11 +285,11 @@ class Inbox:
                 claim = self._claim_head(lanes)
                 if claim is not None:
                     return claim
-                self._wanted = lanes
+                self._wanted, self._take = lanes, take
                 self._asleep = True
                 await trio.lowlevel.wait_task_rescheduled(self._abort_claimer)
         finally:
-            self._claimer = None
+            self._claimer = self._take = None
         raise trio.ClosedResourceError(self.closed)
 
     def _abort_claimer(self, _raise_cancel: object) -> trio.lowlevel.Abort:

@@ -16,6 +16,7 @@ from ..authority import DropReason, Lane, PeerId
 from ._conformance_rig import Rule
 
 if TYPE_CHECKING:
+    from .._messages import Envelope
     from ..abc import Claim, CommsRuntime
     from ._conformance_rig import Rig
 
@@ -114,6 +115,48 @@ async def _ready_for_nothing(rig: Rig, sent: list[int]) -> None:
     rig.same(None, ask(), "claim_ready of no lane of an empty inbox")
     await rig.receiver.aclose()
     await rig.raises(trio.ClosedResourceError, ask, "claim_ready of no lane on a closed runtime")
+
+
+class _Taker:
+    """Claims what it does not take."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._comms = rig.receiver
+        self.refused: set[object] = set()
+        self.got: list[object] = []
+
+    def take(self, envelope: Envelope) -> bool:
+        takes = envelope.body not in self.refused
+        if takes:
+            self.got.append(envelope.body)
+        return takes
+
+    async def claim(self) -> None:
+        with await self._comms.claim_untaken(self.take) as claim:
+            self.got.append(claim.envelope.body)
+            claim.commit()
+
+
+async def _untaken(rig: Rig) -> None:
+    taker = _Taker(rig)
+    attempt = await rig.start(taker.claim)
+    rig.expect(attempt.waiting, f"claim_untaken of an empty inbox has to wait, but {attempt}")
+    notes = [rig.note() for _ in range(3)]
+    # The second one has to be claimed; what is behind it waits.
+    taker.refused = {notes[1].body}
+    for note in notes:
+        rig.sender.send_nowait(note)
+    await rig.settle()
+    rig.expect(not attempt.waiting, "claim_untaken still waits after an envelope was not taken")
+    sent = [note.body for note in notes]
+    rig.same(sent, taker.got + await rig.take_all(rig.receiver), "what was taken, then claimed, then left")
+    attempt = await rig.start(taker.claim)
+    got = list(taker.got)
+    attempt.cancel()
+    note = rig.note()
+    rig.sender.send_nowait(note)
+    rig.same(got, taker.got, "what was taken, after the claim was cancelled")
+    rig.same([note.body], await rig.take_all(rig.receiver), "what is left after the claim was cancelled")
 
 
 async def _left_claim(rig: Rig) -> None:
@@ -218,6 +261,11 @@ CLAIM_RULES: Final = (
         "claim-ready",
         "`claim_ready` claims what is there, and returns None if nothing is, or if it is asked for no lane.",
         _ready,
+    ),
+    Rule(
+        "claim-untaken",
+        "`claim_untaken` claims in order what is not taken, and lets nothing be taken once it is cancelled.",
+        _untaken,
     ),
     Rule(
         "left-claim",

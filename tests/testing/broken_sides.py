@@ -17,6 +17,8 @@ from meerkat_trio.comms._lane import LaneQueue
 from .fragile import WORK_LANE, WORK_ONLY, Fragile, WrappedClaim, Wrapping
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meerkat_trio._messages import Envelope
     from meerkat_trio.abc import Claim, CommsStatistics
     from meerkat_trio.authority import CommsRuntimeId, PeerId
@@ -75,6 +77,45 @@ class ReadyOrBlocked(Fragile):
 class NoLanesAreAll(Fragile):
     def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
         return super().claim_ready(lanes=lanes or ALL_LANES)
+
+
+class _Taking(Fragile):
+    """Lets envelopes be taken in a way of its own."""
+
+    taker: Callable[[Envelope], bool] | None = None
+
+    async def claim_untaken(self, take: Callable[[Envelope], bool]) -> Claim:
+        self.taker = take
+        claim = await self.claim()
+        self.taker = None
+        return claim
+
+    def may_take(self) -> bool:
+        return not self.inbox._work.queue
+
+    def send_nowait(self, envelope: Envelope) -> Receipt:
+        recipient = self._network._instances[envelope.recipient][0]
+        assert isinstance(recipient, _Taking)
+        if recipient.taker is not None and recipient.may_take() and recipient.taker(envelope):
+            return recipient.take(envelope)
+        return super().send_nowait(envelope)
+
+    def take(self, _envelope: Envelope) -> Receipt:
+        return Receipt.admitted()
+
+
+class TakesAndQueues(_Taking):
+    def take(self, envelope: Envelope) -> Receipt:
+        return self.inbox.put_nowait(envelope)
+
+
+class TakesWhatIsBehind(_Taking):
+    def may_take(self) -> bool:
+        return True
+
+
+class TakesForTheCancelled(_Taking):
+    """It forgets who takes only when a claim was granted."""
 
 
 class _TailClaim(WrappedClaim):

@@ -22,6 +22,7 @@ BROKEN: Final[dict[str, tuple[type[MemoryComms], ...]]] = {
     "control-first": (sides.WorkFirst,),
     "wanted-lanes": (sides.IgnoresLanes,),
     "claim-ready": (sides.ReadyOrBlocked, sides.NoLanesAreAll),
+    "claim-untaken": (sides.TakesAndQueues, sides.TakesWhatIsBehind, sides.TakesForTheCancelled),
     "left-claim": (sides.BackToTheTail,),
     "commit-once": (sides.CommitsTwice,),
     "receipts": (sides.AlwaysAdmitted,),
