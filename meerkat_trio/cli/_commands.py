@@ -9,7 +9,9 @@ import click
 from . import INTERRUPTED
 from ._check import check
 from ._demo import demo
+from ._keygen import keygen
 from ._machine import machine
+from ._trust import trust
 
 __all__ = ["commands"]
 
@@ -52,3 +54,5 @@ def commands() -> None:
 commands.add_command(machine)
 commands.add_command(demo)
 commands.add_command(check)
+commands.add_command(keygen)
+commands.add_command(trust)

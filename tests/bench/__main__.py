@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from . import apply, cold, crowd, drain, explorer, idle, rebind, tree
+from . import apply, cold, crowd, drain, explorer, frame, idle, rebind, tree
 from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *tree.SETTINGS,
     *crowd.SETTINGS,
     *explorer.SETTINGS,
+    *frame.SETTINGS,
 )
 _ROUNDS: Final = 7
 
