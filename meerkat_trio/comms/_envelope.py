@@ -91,6 +91,26 @@ class Header:
     body: bytes
     """The body, not decoded."""
 
+    def __init__(  # noqa: PLR0917 - in the order of the wire
+        self,
+        id: MessageId,  # noqa: A002 - the field's name
+        lane: Lane,
+        kind: EnvelopeKind,
+        intent: str | None,
+        correlation: CorrelationId | None,
+        status: ResponseStatus | None,
+        issued_at: int,
+        body: bytes,
+    ) -> None:
+        self.id = id
+        self.lane = lane
+        self.kind = kind
+        self.intent = intent
+        self.correlation = correlation
+        self.status = status
+        self.issued_at = issued_at
+        self.body = body
+
     def envelope(self, sender: PeerId, recipient: PeerId) -> Envelope:
         """Open the body and make the envelope.
 
@@ -180,23 +200,16 @@ def _header(  # noqa: PLR0917 - in the order of the wire
 ) -> Header:
     if type(lane) is not int or type(kind) is not int or (status is not None and type(status) is not int):
         raise WireRefused(_MALFORMED, "lane, kind and status are numbers")
-    header = Header()
-    try:
-        header.lane = _LANES[lane]
-        header.kind = _KINDS[kind]
-        header.status = _STATUSES[status]
-    except KeyError:
-        raise WireRefused(_MALFORMED, "an unknown lane, kind or status") from None
-    header.id = take_text(id_)
-    header.intent = None if intent is None else take_text(intent)
-    header.correlation = None if correlation is None else take_text(correlation)
+    if lane not in _LANES or kind not in _KINDS or status not in _STATUSES:
+        raise WireRefused(_MALFORMED, "an unknown lane, kind or status")
+    message_id = take_text(id_)
+    intent = None if intent is None else take_text(intent)
+    correlation = None if correlation is None else take_text(correlation)
     if type(issued_at) is not int or not 0 <= issued_at < _LATEST:
         raise WireRefused(_MALFORMED, "the time of issue is a number of milliseconds")
     if type(body) is not bytes:
         raise WireRefused(_MALFORMED, "the body is a byte string")
-    header.issued_at = issued_at
-    header.body = body
-    return header
+    return Header(message_id, _LANES[lane], _KINDS[kind], intent, correlation, _STATUSES[status], issued_at, body)
 
 
 def take_text(value: object) -> str:

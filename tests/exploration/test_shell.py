@@ -44,7 +44,7 @@ def reach() -> Reach:
 
 @pytest.mark.parametrize("name", ALONE)
 def test_a_call_cancelled_anywhere_leaves_everything_whole(name: str, reach: Reach) -> None:
-    reach.explore(name, ALONE[name], runs=300)
+    reach.explore(name, ALONE[name], runs=250)
 
 
 @pytest.mark.parametrize("name", CLOSING)
@@ -56,14 +56,14 @@ def test_a_call_while_the_machine_closes_leaves_everything_whole(name: str, reac
 def test_two_calls_on_one_thing_cancelled_anywhere_leave_everything_whole(pair: tuple[str, str], reach: Reach) -> None:
     one, other = pair
     name = f"{one} x {other}" if f"{one} x {other}" in PAIRS else f"{other} x {one}"
-    reach.explore(name, PAIRS[name], runs=200)
+    reach.explore(name, PAIRS[name], runs=120)
 
 
 @pytest.mark.parametrize("first", sorted({name.partition(" x ")[0] for name in PAIRS}))
 def test_every_pair_of_calls_leaves_everything_whole(first: str, reach: Reach) -> None:
     for name, scenario in PAIRS.items():
         if name.startswith(f"{first} x "):
-            reach.explore(name, scenario, runs=14)
+            reach.explore(name, scenario, runs=8)
 
 
 def test_the_explorations_keep_their_reach(reach: Reach, record_property: Callable[[str, object], None]) -> None:
