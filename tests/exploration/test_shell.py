@@ -63,7 +63,7 @@ def test_two_calls_on_one_thing_cancelled_anywhere_leave_everything_whole(pair: 
 def test_every_pair_of_calls_leaves_everything_whole(first: str, reach: Reach) -> None:
     for name, scenario in PAIRS.items():
         if name.startswith(f"{first} x "):
-            reach.explore(name, scenario, runs=8)
+            reach.explore(name, scenario, runs=11)
 
 
 def test_the_explorations_keep_their_reach(reach: Reach, record_property: Callable[[str, object], None]) -> None:
