@@ -20,8 +20,6 @@ from ._exceptions import RejectionCause as _Cause
 from .authority import ACTIVE, Bound, PeerAddress, PeerEndpoint, PeerId, SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .authority import Input
 
 __all__ = [
@@ -364,14 +362,29 @@ Decision: TypeAlias = Acceptance | Rejection
 
 def decide(command: BridgeCommand | UnfitPeer, situation: Situation) -> Decision:
     """Make the command's checks, in their order (SPEC 7)."""
-    if isinstance(command, UnfitPeer):
-        refused = _gate(command.epoch, situation)
-        return Rejection(cause=_Cause.INVALID_PEER_SPEC) if refused is None else Rejection(cause=refused)
-    checks = _CHECKS.get(type(command))
-    if checks is not None:
-        return checks(command, situation)
+    match command:
+        case BindMember():
+            return _bind(command, situation)
+        case AuthorizeNextSupervisor():
+            return _authorize(command, situation)
+        case RevokeOwnSupervision() if _was_revoked(command, situation):
+            return Acceptance(command=command, already=True)
     refused = _gate(command.epoch, situation)
-    return Acceptance(command=command) if refused is None else Rejection(cause=refused)
+    return _behind_the_gate(command, situation) if refused is None else Rejection(cause=refused)
+
+
+def _behind_the_gate(command: BridgeCommand | UnfitPeer, situation: Situation) -> Decision:
+    match command:
+        case UnfitPeer():
+            return Rejection(cause=_Cause.INVALID_PEER_SPEC)
+        case RevokeOwnSupervision():
+            return Acceptance(command=command, inputs=(authority.RevokeSupervisor(situation.sender, command.epoch),))
+        case WireMember() | UnwireMember():
+            return _wire(command, situation)
+        case RetireMember():
+            return Acceptance(command=command, inputs=(authority.Retire(),))
+        case _:
+            return Acceptance(command=command)
 
 
 def _gate(epoch: int, situation: Situation) -> _Cause | None:
@@ -421,20 +434,12 @@ def _authorize(command: AuthorizeNextSupervisor, situation: Situation) -> Decisi
     return Acceptance(command=command, inputs=(authority.AuthorizeSupervisor(bound_by(command.next, command.epoch)),))
 
 
-def _revoke(command: RevokeOwnSupervision, situation: Situation) -> Decision:
+def _was_revoked(command: RevokeOwnSupervision, situation: Situation) -> bool:
     supervisor = situation.state.supervisor
-    if not isinstance(supervisor.binding, Bound) and supervisor.last_revoked == (situation.sender, command.epoch):
-        return Acceptance(command=command, already=True)
-    refused = _gate(command.epoch, situation)
-    if refused is not None:
-        return Rejection(cause=refused)
-    return Acceptance(command=command, inputs=(authority.RevokeSupervisor(situation.sender, command.epoch),))
+    return not isinstance(supervisor.binding, Bound) and supervisor.last_revoked == (situation.sender, command.epoch)
 
 
 def _wire(command: WireMember | UnwireMember, situation: Situation) -> Decision:
-    refused = _gate(command.epoch, situation)
-    if refused is not None:
-        return Rejection(cause=refused)
     if situation.state.session.phase not in ACTIVE:
         return Rejection(cause=_Cause.NOT_IN_PHASE)
     peer = command.peer
@@ -445,24 +450,6 @@ def _wire(command: WireMember | UnwireMember, situation: Situation) -> Decision:
     else:
         already, change = known is None, authority.RemoveDirectPeerEndpoint(peer.peer_id)
     return Acceptance(command=command, inputs=() if already else (change,), already=already)
-
-
-def _retire(command: RetireMember, situation: Situation) -> Decision:
-    refused = _gate(command.epoch, situation)
-    if refused is not None:
-        return Rejection(cause=refused)
-    return Acceptance(command=command, inputs=(authority.Retire(),))
-
-
-_CHECKS: Final[Mapping[type[BridgeCommand], Callable[[Any, Situation], Decision]]] = {
-    BindMember: _bind,
-    AuthorizeNextSupervisor: _authorize,
-    RevokeOwnSupervision: _revoke,
-    WireMember: _wire,
-    UnwireMember: _wire,
-    RetireMember: _retire,
-}
-"""The checks of those commands that have others than the gate."""
 
 
 # --- what local calls share with commands ----------------------------------------------------------

@@ -192,13 +192,10 @@ class Requests:
 
     def release(self, message: Envelope, cause: AbandonCause | None = None) -> None:
         """Answer a request that is done with, unless its handler did: COMPLETED, or FAILED if it was abandoned."""
-        held = self._held.pop(id(message), None)
-        if held is None or held.answered:
-            return
         if cause is None:
-            self._reply(held, ResponseStatus.COMPLETED, None)
+            self.settle(message, ResponseStatus.COMPLETED, None)
         else:
-            self._reply(held, ResponseStatus.FAILED, {"cause": cause.value})
+            self.settle(message, ResponseStatus.FAILED, {"cause": cause.value})
 
     def _reply(self, held: _Held, status: ResponseStatus, body: Any) -> Reply:
         message = held.message

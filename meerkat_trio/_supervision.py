@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from ._executor import Executor, WorkQueue
     from ._outbox import Reply
-    from ._parts import Binding, SessionSettings
+    from ._parts import SessionSettings
     from ._reconcile import Edge
     from ._requests import Requests
     from ._trust_task import TrustTask
@@ -95,8 +95,8 @@ class SupervisionHost(Protocol):
         """The session's current state."""
 
     @property
-    def binding(self) -> Binding | None:
-        """What the drain is to serve now."""
+    def arrival_comms(self) -> CommsRuntime | None:
+        """What brings envelopes: also where the session has just let go of it."""
 
     def apply(self, input_: Input) -> Step:
         """Apply what is asked or was observed."""
@@ -130,7 +130,7 @@ class SupervisionHost(Protocol):
 class Supervision:
     """What one session does at its supervisors' command."""
 
-    __slots__ = ("_due", "_host", "_inputs", "_is_answering", "_is_destroying", "_is_leaving", "_open", "_strangers")
+    __slots__ = ("_due", "_host", "_inputs", "_is_answering", "_is_destroying", "_open", "_strangers")
 
     def __init__(self, host: SupervisionHost) -> None:
         self._host = host
@@ -139,7 +139,6 @@ class Supervision:
         self._due: deque[tuple[Envelope, _Answer]] = deque()
         self._is_answering = False
         self._is_destroying = False
-        self._is_leaving = False
         self._inputs: OrderedDict[tuple[PeerId, str], None] = OrderedDict()
         self._strangers: RateLimit | None = None
 
@@ -211,14 +210,9 @@ class Supervision:
             _logger.warning("session %s: a command could not be read: %r", self._session_id, error)
             return Rejection(cause=RejectionCause.INTERNAL)
 
-    def _comms(self) -> CommsRuntime | None:
-        """Return what brings the commands: also where the session has just let go of it."""
-        binding = self._host.binding
-        return self._host.bound_comms if binding is None else binding.comms
-
     def _address(self) -> PeerAddress | None:
         """Return where the session is reached, as far as it knows."""
-        local, comms = self._host.state.peers.local_endpoint, self._comms()
+        local, comms = self._host.state.peers.local_endpoint, self._host.arrival_comms
         if local is not None:
             return local.address
         return None if comms is None else comms.advertised_address
@@ -272,7 +266,7 @@ class Supervision:
 
     def _observation(self) -> dict[str, Any]:
         state = self._host.state
-        comms = self._comms()
+        comms = self._host.arrival_comms
         waiting = None if comms is None else comms.statistics()
         return {
             "phase": state.session.phase.value,
@@ -289,9 +283,8 @@ class Supervision:
 
     def _destroy(self, message: Envelope) -> None:
         reply = self._answer(message, {"queued": len(self._host.queue)})
-        if self._is_leaving:
+        if self._is_destroying:
             return
-        self._is_leaving = True
         if reply is None or reply.is_over:
             self._host.apply(authority.Destroy())
         else:
@@ -433,7 +426,6 @@ class Supervision:
 
     def end(self) -> None:
         """Answer what waits: the session has ended, and nothing of it will come any more."""
-        self._is_leaving = False
         for message, answer, watch in self._open.values():
             self._host.waiters.forget(watch)
             self._due.append((message, answer() or Rejection(cause=RejectionCause.NOT_IN_PHASE)))

@@ -166,6 +166,11 @@ class SessionTasks:
         """What the drain is to serve now."""
         return self.drain.binding
 
+    @property
+    def arrival_comms(self) -> CommsRuntime | None:
+        """What brings envelopes: also where the session has just let go of it."""
+        return self.bound_comms if self.drain.binding is None else self.drain.binding.comms
+
     # --- applying and realising ---------------------------------------------------------------------
 
     def apply(self, input_: Input) -> Step:
@@ -597,7 +602,7 @@ class SessionTasks:
         return _ADMITTED
 
     def _hold(self, request: Envelope) -> None:
-        comms = self.bound_comms if self.drain.binding is None else self.drain.binding.comms
+        comms = self.arrival_comms
         if comms is not None:
             self.made_requests().hold(request, comms)
 
