@@ -11,9 +11,9 @@ import trio.testing
 from ..testing._trio_internals import controlled_schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["QUIET_LIMIT", "cancel_in_the_middle", "run_stage", "wait_until_stuck"]
+__all__ = ["QUIET_LIMIT", "cancel_in_the_middle", "host_all", "run_stage", "wait_until_stuck"]
 
 _LOOK_EVERY: Final = 1.0
 _STUCK_AFTER: Final = 30
@@ -37,6 +37,19 @@ def run_stage(main: Callable[[], Awaitable[None]], *, virtual: bool, seed: int) 
     with controlled_schedule() as order_by:
         order_by(random.Random(seed))  # noqa: S311 - faults, no secrets
         trio.run(main, clock=clock, restrict_keyboard_interrupt_to_checkpoints=True)
+
+
+async def host_all(
+    hosts: Iterable[Callable[[], Awaitable[None]]], *, watch: Callable[[], Awaitable[None]], scope: trio.CancelScope
+) -> None:
+    """Run all of ``hosts`` at once in ``scope``, and ``watch`` for as long as one of them runs."""
+    with scope:
+        async with trio.open_nursery() as watched:
+            watched.start_soon(watch)
+            async with trio.open_nursery() as hosting:
+                for host in hosts:
+                    hosting.start_soon(host)
+            watched.cancel_scope.cancel()
 
 
 async def wait_until_stuck(progress: Callable[[], int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Final, final
 
 import trio
@@ -16,7 +17,7 @@ from .._policy import Backoff
 from ..authority import Bound
 from ..comms import MemoryNetwork
 from ._demo_plan import HandlerFault, Plan
-from ._demo_run import run_stage, wait_until_stuck
+from ._demo_run import host_all, run_stage, wait_until_stuck
 from ._faults import Flow
 from ._ledger import Account, audit, stalls
 from ._mob_cast import Cast, Member, Tally
@@ -112,13 +113,8 @@ class _MobStage:
         async with open_machine(
             random=jitter.random, new_id=lambda: str(next(ids)), new_token=lambda: f"token-{next(tokens)}"
         ) as machine:
-            with self._scope:
-                async with trio.open_nursery() as watched:
-                    watched.start_soon(self._give_up_if_stuck)
-                    async with trio.open_nursery() as hosting:
-                        for number, members in enumerate(self._mobs):
-                            hosting.start_soon(self._host, machine, number, members)
-                    watched.cancel_scope.cancel()
+            hosts = [partial(self._host, machine, *of) for of in enumerate(self._mobs)]
+            await host_all(hosts, watch=self._give_up_if_stuck, scope=self._scope)
 
     async def _give_up_if_stuck(self) -> None:
         await wait_until_stuck(lambda: self._scribe.handled + self._tally.progress())

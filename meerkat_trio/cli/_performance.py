@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter, defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
@@ -14,7 +15,7 @@ from .._machine import open_machine
 from .._policy import Backoff, RespawnPolicy
 from ..comms import MemoryComms, MemoryNetwork
 from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
-from ._demo_run import QUIET_LIMIT, run_stage, wait_until_stuck
+from ._demo_run import QUIET_LIMIT, host_all, run_stage, wait_until_stuck
 from ._faults import Chaos, Flow
 from ._ledger import Account, audit, stalls
 from ._scribe import Scribe
@@ -190,13 +191,8 @@ class _Stage:
         jitter = random.Random(self._show.seed)  # noqa: S311 - faults, no secrets
         respawn = RespawnPolicy(max_restarts=1000, backoff=Backoff(first=0.001, limit=0.01))
         async with open_machine(respawn=respawn, random=jitter.random, new_id=lambda: str(next(ids))) as machine:
-            with self._scope:
-                async with trio.open_nursery() as watched:
-                    watched.start_soon(self._give_up_if_stuck)
-                    async with trio.open_nursery() as hosting:
-                        for session_id, streams in self._show.traffic.bodies.items():
-                            hosting.start_soon(self._host, machine, session_id, streams)
-                    watched.cancel_scope.cancel()
+            hosts = [partial(self._host, machine, *of) for of in self._show.traffic.bodies.items()]
+            await host_all(hosts, watch=self._give_up_if_stuck, scope=self._scope)
 
     async def _give_up_if_stuck(self) -> None:
         await wait_until_stuck(lambda: self._scribe.handled + self._sent.total() + self._faults.total())
