@@ -8,9 +8,9 @@ from attrs import frozen
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["KINDS", "HandlerFault", "Move", "Plan", "draw_handler_faults", "draw_plan"]
+__all__ = ["KINDS", "HandlerFault", "Move", "Plan", "draw_handler_faults", "draw_moves", "draw_plan"]
 
 _ONCE: Final = "promotions"
 _REPEATED: Final = (
@@ -76,6 +76,27 @@ class Plan:
         return cls(handler={}, sends={})
 
 
+def draw_moves(
+    dice: random.Random,
+    messages: int,
+    *,
+    repeated: Sequence[str],
+    once: Sequence[str],
+    messages_per_move: int,
+    most_patience: int,
+) -> tuple[Move, ...]:
+    """Draw moves of each kind, more of the ``repeated`` ones the more messages there are."""
+    kinds = [*repeated, *once]
+    kinds += dice.choices(repeated, k=max(0, messages // messages_per_move - len(kinds)))
+    dice.shuffle(kinds)
+    # The last message comes after the last move has begun, so every move meets traffic if there is any.
+    moments = sorted(dice.randrange(messages) for _ in kinds)
+    return tuple(
+        Move(kind=kind, after=after, fresh=dice.random() < 0.5, patience=dice.randrange(most_patience))  # noqa: PLR2004
+        for kind, after in zip(kinds, moments, strict=True)
+    )
+
+
 def draw_plan(dice: random.Random, streams: Mapping[str, int]) -> Plan:
     """Draw a plan that has each kind of fault at least once, however little is sent.
 
@@ -84,14 +105,13 @@ def draw_plan(dice: random.Random, streams: Mapping[str, int]) -> Plan:
         streams: the session's senders, with how much each sends; 1 message in all or more.
     """
     messages = [(sender, number) for sender, count in streams.items() for number in range(count)]
-    kinds = [*_REPEATED, _ONCE]
-    kinds += dice.choices(_REPEATED, k=max(0, len(messages) // _MESSAGES_PER_MOVE - len(kinds)))
-    dice.shuffle(kinds)
-    # The last message comes after the last move has begun, so every move meets traffic if there is any.
-    moments = sorted(dice.randrange(len(messages)) for _ in kinds)
-    moves = tuple(
-        Move(kind=kind, after=after, fresh=dice.random() < 0.5, patience=dice.randrange(_MOST_PATIENCE))  # noqa: PLR2004
-        for kind, after in zip(kinds, moments, strict=True)
+    moves = draw_moves(
+        dice,
+        len(messages),
+        repeated=_REPEATED,
+        once=(_ONCE,),
+        messages_per_move=_MESSAGES_PER_MOVE,
+        most_patience=_MOST_PATIENCE,
     )
     sends = {message: dice.randrange(_MOST_PATIENCE) for message in messages if dice.random() < _CANCELLED_SEND_SHARE}
     # Without patience the cancellation cannot come too late.

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from .._exceptions import RejectionCause
-from ._demo_plan import Move, Plan, draw_handler_faults
+from ._demo_plan import Plan, draw_handler_faults, draw_moves
 
 if TYPE_CHECKING:
     import random
@@ -76,13 +76,13 @@ def draw_mob_plan(dice: random.Random, streams: Streams) -> Plan:
             deliveries whose caller is cancelled and which are then made again.
     """
     messages = [(stream, number) for stream, count in streams.items() for number in range(count)]
-    kinds = [*_REPEATED, *_ONCE]
-    kinds += dice.choices(_REPEATED, k=max(0, len(messages) // _MESSAGES_PER_MOVE - len(kinds)))
-    dice.shuffle(kinds)
-    moments = sorted(dice.randrange(len(messages)) for _ in kinds)
-    moves = tuple(
-        Move(kind=kind, after=after, fresh=dice.random() < 0.5, patience=dice.randrange(_MOST_PATIENCE))  # noqa: PLR2004
-        for kind, after in zip(kinds, moments, strict=True)
+    moves = draw_moves(
+        dice,
+        len(messages),
+        repeated=_REPEATED,
+        once=_ONCE,
+        messages_per_move=_MESSAGES_PER_MOVE,
+        most_patience=_MOST_PATIENCE,
     )
     deliveries = [("supervisors", number) for number in range(streams["supervisors"])]
     sends = {each: dice.randrange(_MOST_PATIENCE) for each in deliveries if dice.random() < _CANCELLED_DELIVERY_SHARE}
