@@ -287,13 +287,17 @@ def test_a_browser_draws_the_lanes_the_steps_and_the_cancellation(
         assert len(page.of_class(name)) == len(written.of_class(name)) > 0
 
 
+PAINTED = ("--run-all-compositor-stages-before-draw", "--virtual-time-budget=5000")
+"""So that a busy machine takes no picture of a page that is half drawn."""
+
+
 def test_a_browser_shows_the_cancellation_in_red_through_all_lanes(
     report: Report, tmp_path: Path, browser: list[str]
 ) -> None:
     path, picture = tmp_path / "page.html", tmp_path / "page.png"
     report.to_html(path)
     subprocess.run(
-        [*browser, "--window-size=900,620", f"--screenshot={picture}", path.as_uri()],
+        [*browser, *PAINTED, "--window-size=900,620", f"--screenshot={picture}", path.as_uri()],
         capture_output=True,
         check=True,
         timeout=100,
