@@ -130,7 +130,7 @@ async def give_up(stage: Stage) -> None:
 
 
 async def send(stage: Stage) -> None:
-    await stage.rig.send(stage.comms, len(stage.rig.receipts))
+    await stage.rig.send(stage.comms, next(stage.bodies))
 
 
 async def register_another(stage: Stage) -> None:
