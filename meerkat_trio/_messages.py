@@ -129,7 +129,7 @@ class Receipt:
     It starts as QUEUED, survives rebinds, and is settled once, as ADMITTED or DROPPED.
     """
 
-    __slots__ = ("_settled", "reason", "status")
+    __slots__ = ("_settled", "_told", "reason", "status")
 
     status: ReceiptStatus
     reason: DropReason | None
@@ -139,6 +139,7 @@ class Receipt:
         self.status = _QUEUED
         self.reason = None
         self._settled: trio.Event | None = None
+        self._told: Callable[[Receipt], None] | None = None
 
     @classmethod
     def admitted(cls) -> Receipt:
@@ -162,6 +163,15 @@ class Receipt:
         self.reason = reason
         if self._settled is not None:
             self._settled.set()
+        if self._told is not None:
+            self._told(self)
+
+    def tell(self, told: Callable[[Receipt], None]) -> None:
+        """Call ``told`` once the receipt is settled, at once if it is. For comms runtimes; the last one asked for is."""
+        if self.status is _QUEUED:
+            self._told = told
+        else:
+            told(self)
 
     async def wait(self) -> ReceiptStatus:
         """Wait until the envelope was admitted or dropped, and say which.

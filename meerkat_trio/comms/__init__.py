@@ -1,29 +1,43 @@
 """The transports: what a session drains, and what their peers are known by.
 
-`MemoryComms` serves one process. A transport of your own implements `meerkat_trio.abc.CommsRuntime` and
-passes `meerkat_trio.testing.check_comms_runtime`. `Identity` is a key pair, and `TrustFile` the peers whom somebody
-trusts by hand; keys need the extra ``socket``.
+`MemoryComms` serves one process, `SocketComms` connects several over TCP and Unix sockets. A transport of your own
+implements `meerkat_trio.abc.CommsRuntime` and passes `meerkat_trio.testing.check_comms_runtime`. `Identity` is a key pair,
+and `TrustFile` the peers whom somebody trusts by hand; keys and sockets need the extra ``socket``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 from ._exceptions import KeyFileRefused, TrustFileRefused
+from ._limits import SocketLimits
 from ._memory import MemoryComms, MemoryNetwork
 from ._trust_file import TrustFile
 
 if TYPE_CHECKING:
     from ._identity import Identity
+    from ._socket import SocketComms, SocketNetwork
 
-__all__ = ["Identity", "KeyFileRefused", "MemoryComms", "MemoryNetwork", "TrustFile", "TrustFileRefused"]
+__all__ = [
+    "Identity",
+    "KeyFileRefused",
+    "MemoryComms",
+    "MemoryNetwork",
+    "SocketComms",
+    "SocketLimits",
+    "SocketNetwork",
+    "TrustFile",
+    "TrustFileRefused",
+]
+
+_OF_THE_EXTRA: Final = {"Identity": "._identity", "SocketComms": "._socket", "SocketNetwork": "._socket"}
+"""Loaded on first use, for the libraries they need are an extra."""
 
 
 def __getattr__(name: str) -> object:
-    if name != "Identity":
+    if name not in _OF_THE_EXTRA:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # On first use, for the library it needs is an extra.
-    from ._identity import Identity  # noqa: PLC0415
-
-    globals()[name] = Identity
-    return Identity
+    found: object = getattr(import_module(_OF_THE_EXTRA[name], __name__), name)
+    globals()[name] = found
+    return found

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, final
 
 import trio
 
-from .._messages import Envelope, Receipt, TrustSource
-from ..abc import ALL_LANES, Claim, CommsRuntime, CommsStatistics
-from ..authority import DropReason, EnvelopeKind, PeerAddress, PeerEndpoint, PeerId, parse_peer_name
+from .._messages import Receipt
+from ..authority import DropReason, PeerAddress
 from ._inbox import Inbox
-from ._trust import TrustStore
+from ._inbox_comms import InboxComms, require_runtime_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-    from ..authority import CommsRuntimeId, CorrelationId, Lane, MessageId, ResponseStatus
+    from .._messages import Envelope
+    from ..abc import CommsRuntime
+    from ..authority import CommsRuntimeId, MessageId, PeerId
 
 __all__ = ["MemoryComms", "MemoryNetwork"]
 
@@ -85,26 +84,14 @@ class MemoryNetwork:
         return f"<MemoryNetwork of {len(self.routes)} peers>"
 
 
-class MemoryComms(CommsRuntime):
+class MemoryComms(InboxComms):
     """A comms runtime inside one process, on a `MemoryNetwork`.
 
     Two instances with the same ``runtime_id`` and no key of their own are the same peer, as a rebuilt
     transport has to be.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_address",
-        "_network",
-        "_peer_id",
-        "_public_key",
-        "_runtime_id",
-        "_trust",
-        "inbox",
-    )
-
-    inbox: Inbox
-    """What this instance has accepted and not yet admitted; for the network alone."""
+    __slots__ = ("_network",)
 
     def __init__(
         self,
@@ -132,99 +119,15 @@ class MemoryComms(CommsRuntime):
         """
         if not isinstance(network, MemoryNetwork):
             raise TypeError(f"network: a MemoryNetwork is needed, not {network!r}")
-        try:
-            parse_peer_name(runtime_id)
-        except ValueError as error:
-            raise ValueError(f"runtime_id: {runtime_id!r} cannot name a peer ({error})") from None
+        require_runtime_id(runtime_id)
         key = hashlib.sha256(runtime_id.encode()).digest() if public_key is None else public_key
-        self._peer_id = PeerId.of_key(key)
-        self._address = PeerAddress(f"inproc://{runtime_id}")
-        self.inbox = Inbox(work_lane=work_lane, control_lane=control_lane, dedupe_window=dedupe_window)
+        inbox = Inbox(work_lane=work_lane, control_lane=control_lane, dedupe_window=dedupe_window)
+        super().__init__(runtime_id, key, PeerAddress(f"inproc://{runtime_id}"), inbox)
         self._network = network
-        self._runtime_id = runtime_id
-        self._public_key = key
-        self._trust = TrustStore()
         network.join(self)
 
-    @property
-    def runtime_id(self) -> CommsRuntimeId:
-        """The logical id."""
-        return self._runtime_id
-
-    @property
-    def peer_id(self) -> PeerId:
-        """The id of `public_key`."""
-        return self._peer_id
-
-    @property
-    def public_key(self) -> bytes:
-        """Who this side is, 32 bytes."""
-        return self._public_key
-
-    @property
-    def advertised_address(self) -> PeerAddress:
-        """``inproc://`` and the logical id."""
-        return self._address
-
-    def endpoint(self, name: str | None = None) -> PeerEndpoint:
-        """Return this side as others trust it; ``name`` is for display, by default the logical id."""
-        return PeerEndpoint(
-            name=self._runtime_id if name is None else name,
-            peer_id=self._peer_id,
-            address=self._address,
-            signing_key=self._public_key,
-        )
-
-    def envelope(
-        self,
-        recipient: PeerId,
-        body: Any = None,
-        *,
-        id: MessageId | None = None,  # noqa: A002 - the field's name
-        kind: EnvelopeKind = EnvelopeKind.MESSAGE,
-        intent: str | None = None,
-        correlation: CorrelationId | None = None,
-        status: ResponseStatus | None = None,
-    ) -> Envelope:
-        """Make an envelope from this side, with a new id unless one is given.
-
-        Raises:
-            ValueError: the fields do not fit together.
-        """
-        return Envelope(
-            id=self._network.next_message_id(self._peer_id) if id is None else id,
-            sender=self._peer_id,
-            recipient=recipient,
-            kind=kind,
-            body=body,
-            intent=intent,
-            correlation=correlation,
-            status=status,
-        )
-
-    # `claim` hands out the inbox's own coroutine: one frame less for each drain that is parked in it.
-    def claim(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Coroutine[Any, Any, Claim]:
-        """Wait for an envelope of one of ``lanes`` and claim it; see `CommsRuntime.claim`.
-
-        **Cancellation:** nothing is lost.
-        """
-        return self.inbox.claim(lanes)
-
-    def claim_untaken(self, take: Callable[[Envelope], bool]) -> Coroutine[Any, Any, Claim]:
-        """Wait for an envelope that ``take`` leaves, and claim it; see `CommsRuntime.claim_untaken`.
-
-        **Cancellation:** nothing is lost.
-        """
-        # A subclass that claims in a way of its own has its way.
-        return self.inbox.claim(take=take) if type(self).claim is MemoryComms.claim else self.claim()
-
-    def claim_nowait(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
-        """Claim an envelope that is there already; see `CommsRuntime.claim_nowait`."""
-        return self.inbox.claim_nowait(lanes)
-
-    def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
-        """Claim an envelope that is there already, or return None; see `CommsRuntime.claim_ready`."""
-        return self.inbox.claim_ready(lanes)
+    def _next_message_id(self) -> MessageId:
+        return self._network.next_message_id(self._peer_id)
 
     async def send(self, envelope: Envelope) -> Receipt:
         """Send an envelope, waiting while there is no room; see `CommsRuntime.send`.
@@ -248,11 +151,6 @@ class MemoryComms(CommsRuntime):
         inbox = self._network.routes.get(envelope.recipient)
         return Receipt.dropped(DropReason.CLOSED) if inbox is None else inbox.put_nowait(envelope)
 
-    def _refuse_send(self, envelope: Envelope) -> NoReturn:
-        if envelope.sender != self._peer_id:
-            raise ValueError(f"sender: {envelope.sender} is not this side ({self._peer_id})")
-        raise trio.ClosedResourceError("send: this comms runtime is closed or was taken over")
-
     def take_over(self, previous: CommsRuntime) -> None:
         """Move everything ``previous`` has accepted into this runtime; see `CommsRuntime.take_over`.
 
@@ -274,38 +172,6 @@ class MemoryComms(CommsRuntime):
         self._network.replace(previous, self)
         self.inbox.take_over(previous.inbox)
 
-    def is_manually_trusted(self, peer_id: PeerId) -> bool:
-        """Say whether ``peer_id`` has an edge of source MANUAL."""
-        return self._trust.has_manual(peer_id)
-
-    async def add_trusted_peer(self, endpoint: PeerEndpoint, source: TrustSource) -> None:
-        """Add or replace the edge (``endpoint.peer_id``, ``source``).
-
-        **Cancellation:** cancelled, nothing was stored.
-        """
-        await trio.lowlevel.checkpoint()
-        self._trust.add(endpoint, source)
-
-    async def remove_trusted_peer(self, peer_id: PeerId, source: TrustSource) -> bool:
-        """Remove the edge (``peer_id``, ``source``); say whether it was there.
-
-        **Cancellation:** cancelled, nothing was removed.
-        """
-        await trio.lowlevel.checkpoint()
-        return self._trust.remove(PeerId(peer_id), source)
-
-    async def trusted_peers(self) -> dict[tuple[PeerId, TrustSource], PeerEndpoint]:
-        """Return a snapshot of the trust store.
-
-        **Cancellation:** nothing is lost.
-        """
-        await trio.lowlevel.checkpoint()
-        return self._trust.snapshot()
-
-    def statistics(self) -> CommsStatistics:
-        """Count what the inbox holds."""
-        return self.inbox.statistics()
-
     async def aclose(self) -> None:
         """Leave the network and drop what was accepted and not admitted; see `CommsRuntime.aclose`.
 
@@ -314,6 +180,3 @@ class MemoryComms(CommsRuntime):
         self._network.leave(self)
         self.inbox.close()
         await trio.lowlevel.checkpoint()
-
-    def __repr__(self) -> str:
-        return f"<MemoryComms {self._runtime_id!r}{' closed' if self.inbox.closed is not None else ''}>"

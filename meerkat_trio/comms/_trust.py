@@ -55,3 +55,13 @@ class TrustStore:
     def snapshot(self) -> dict[tuple[PeerId, TrustSource], PeerEndpoint]:
         """Copy the edges."""
         return dict(self._edges or {})
+
+    def endpoint_of(self, peer_id: PeerId) -> PeerEndpoint | None:
+        """Return what one of the edges says of a peer, or None if it has none."""
+        if self._edges is None:
+            return None
+        return next((found for source in TrustSource if (found := self._edges.get((peer_id, source)))), None)
+
+    def by_peer(self) -> dict[PeerId, PeerEndpoint]:
+        """Return every peer that has an edge."""
+        return {peer_id: endpoint for (peer_id, _), endpoint in (self._edges or {}).items()}

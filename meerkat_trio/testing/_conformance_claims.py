@@ -242,7 +242,7 @@ async def _statistics(rig: Rig) -> None:
     found = rig.receiver.statistics()
     rig.same(1, found.control_waiting, "control_waiting")
     rig.same(rig.bench.work_lane, found.work_waiting, "work_waiting")
-    rig.same(1, found.parked_senders, "parked_senders")
+    rig.same(1, rig.parked_senders(rig.receiver), "parked_senders")
     rig.same(False, found.claim_open, "claim_open")  # noqa: FBT003 - the expected value
     with await rig.receiver.claim():
         found = rig.receiver.statistics()

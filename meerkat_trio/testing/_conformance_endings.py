@@ -151,7 +151,7 @@ async def _take_over_parked(rig: Rig) -> None:
     await rig.settle()
     for attempt in cancelled:
         rig.expect(attempt.cancelled, f"a waiting send that had moved was cancelled, but {attempt}")
-    rig.same(len(moved), successor.statistics().parked_senders, "parked_senders after a moved one was cancelled")
+    rig.same(len(moved), rig.parked_senders(successor), "parked_senders after a moved one was cancelled")
     rig.same(expected, await rig.take_all(successor), "what was claimed after a take-over with waiting senders")
     for attempt in moved:
         _same_status(rig, _ADMITTED, attempt.result, "the receipt of an envelope that waited during a take-over")

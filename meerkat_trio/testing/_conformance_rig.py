@@ -136,6 +136,10 @@ class Rig:
         """Go on if both are equal."""
         self.expect(expected == found, f"{what}: {expected!r} was expected, {found!r} was found")
 
+    def parked_senders(self, receiver: CommsRuntime) -> int:
+        """Count the senders that wait for room: some transports know of them at the receiver, some where they are."""
+        return sum(each.statistics().parked_senders for each in (receiver, *self.bench.senders))
+
     async def settle(self) -> None:
         """Wait until nothing moves any more.
 

@@ -5,13 +5,14 @@ Each function tries the one promise its rule states, on a fresh bench.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 from attrs import evolve
 
 from .._messages import Receipt, ReceiptStatus, TrustSource
-from ..authority import DropReason, PeerEndpoint
+from ..authority import DropReason, PeerEndpoint, PeerId
 from ._conformance_rig import Rule
 
 if TYPE_CHECKING:
@@ -143,22 +144,21 @@ async def _own_sender(rig: Rig) -> None:
     rig.same([], await rig.take_all(rig.receiver), "what is there after sends that were refused")
 
 
-def _endpoint_of(comms: CommsRuntime, name: str) -> PeerEndpoint:
-    return PeerEndpoint(
-        name=name,
-        peer_id=comms.peer_id,
-        address=comms.advertised_address,
-        signing_key=comms.public_key,
-    )
+def _stranger(comms: CommsRuntime) -> PeerEndpoint:
+    """Make up a peer: the bench's own may have edges already."""
+    key = sha256(comms.public_key).digest()
+    return PeerEndpoint(name="peer", peer_id=PeerId.of_key(key), address=comms.advertised_address, signing_key=key)
 
 
 async def _trust_by_source(rig: Rig) -> None:
-    comms, peer = rig.receiver, _endpoint_of(rig.sender, "peer")
+    comms, peer = rig.receiver, _stranger(rig.sender)
+    before = dict(await comms.trusted_peers())
     await comms.add_trusted_peer(peer, TrustSource.DIRECT)
     await comms.add_trusted_peer(peer, TrustSource.OVERLAY)
     renamed = evolve(peer, name="renamed")
     await comms.add_trusted_peer(renamed, TrustSource.DIRECT)
     edges: dict[Any, PeerEndpoint] = {
+        **before,
         (peer.peer_id, TrustSource.DIRECT): renamed,
         (peer.peer_id, TrustSource.OVERLAY): peer,
     }
@@ -170,7 +170,7 @@ async def _trust_by_source(rig: Rig) -> None:
 
 
 async def _manual_trust(rig: Rig) -> None:
-    comms, peer = rig.receiver, _endpoint_of(rig.sender, "peer")
+    comms, peer = rig.receiver, _stranger(rig.sender)
     for source in TrustSource:
         await comms.add_trusted_peer(peer, source)
         found = comms.is_manually_trusted(peer.peer_id)

@@ -330,7 +330,7 @@ class Stage:
             and receipt.status is ReceiptStatus.DROPPED
             and receipt.reason is not DropReason.EXPIRED
         ]
-        assert sorted(taken + left + told) == sorted(body for body, _ in self.rig.receipts)
+        assert sorted(taken + left + told) == sorted(body for body, _ in self.rig.receipts if isinstance(body, int))
         assert self.failures_reorder or taken == sorted(taken)
         assert left == sorted(left)
         assert DropReason.UNTRUSTED_SENDER not in {receipt.reason for _, receipt in self.rig.receipts}
