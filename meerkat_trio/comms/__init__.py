@@ -1,8 +1,8 @@
 """The transports: what a session drains, and what their peers are known by.
 
 `MemoryComms` serves one process, `SocketComms` connects several over TCP and Unix sockets. A transport of your own
-implements `meerkat_trio.abc.CommsRuntime` and passes `meerkat_trio.testing.check_comms_runtime`. `Identity` is a key pair,
-and `TrustFile` the peers whom somebody trusts by hand; keys and sockets need the extra ``socket``.
+implements `meerkat_trio.abc.CommsRuntime` and passes `meerkat_trio.testing.check_comms_runtime`. `Identity` is a key
+pair, and `TrustFile` the peers whom somebody trusts by hand; keys and sockets need the extra ``socket``.
 """
 
 from __future__ import annotations

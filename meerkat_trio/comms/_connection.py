@@ -51,6 +51,8 @@ _AT_ONCE: Final = {ByeCode.REFUSED, ByeCode.TIMEOUT, ByeCode.BUSY}
 """Goodbyes after which nothing is read; what has come already is, or closing would take the goodbye back."""
 _DRAINED: Final = 16
 """In so many pieces at most."""
+_QUIET_ROUNDS: Final = 2
+"""For so many rounds of the scheduler with nothing new the writer waits for more to write."""
 _SIGN_OF_LIFE: Final = 3
 """A side that owes answers says something this often within the time in which it has to."""
 
@@ -319,6 +321,7 @@ class Connection:
     async def _write(self) -> None:
         self._writer = trio.lowlevel.current_task()
         while True:
+            await self._gather()
             if data := b"".join(self._next_frames()):
                 self._write_began = trio.current_time()
                 await self._stream.send_all(data)
@@ -330,6 +333,16 @@ class Connection:
                 self._asleep = True
                 await trio.lowlevel.wait_task_rescheduled(self._abort_sleep)
         await self._say_goodbye(*self._goodbye)
+
+    async def _gather(self) -> None:
+        """Let those who send and who admit get on with it while they do: a signature, or a tag, is for all of it."""
+        most = quiet = 0
+        while (waiting := self.correspondent.unsent_count() + len(self._answers)) < MAX_BUNDLE:
+            quiet = 0 if waiting > most else quiet + 1
+            if quiet > _QUIET_ROUNDS:
+                break
+            most = max(most, waiting)
+            await trio.lowlevel.checkpoint()
 
     def _abort_sleep(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._asleep = False

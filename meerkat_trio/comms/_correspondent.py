@@ -180,6 +180,10 @@ class Correspondent:
         """How many wait for room."""
         return sum(len(lane.parked) for lane in self.lanes.values())
 
+    def unsent_count(self) -> int:
+        """Count what the present connection has not carried."""
+        return sum(len(lane.unsent) for lane in self.lanes.values())
+
     def take_unsent(self, count: int, size: int) -> Iterator[bytes]:
         """Take what the present connection is to carry next, control first: at least one, if there is any."""
         room = size

@@ -242,9 +242,9 @@ class SocketComms(InboxComms):
     """A comms runtime over TCP or Unix sockets; made by `SocketNetwork.open`.
 
     A receipt is QUEUED once the envelope is accepted on this side. From then on it is sent, and sent again over other
-    connections, until the other side answers: at least once on the wire, once at admission (SPEC 9). It is DROPPED(CLOSED)
-    if the peer was not found for ``patience`` seconds, and DROPPED(EXPIRED) if it was not taken within its 300 s; neither
-    says that the peer has never had it.
+    connections, until the other side answers: at least once on the wire, once at admission (SPEC 9). It is
+    DROPPED(CLOSED) if the peer was not found for ``patience`` seconds, and DROPPED(EXPIRED) if it was not taken within
+    its 300 s; neither says that the peer has never had it.
     """
 
     __slots__ = ("_carried", "_network", "_station", "_told", "listens_at", "patience")

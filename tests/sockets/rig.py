@@ -40,7 +40,7 @@ def bench(address: Callable[[], str], **limits: Any) -> Any:
     @asynccontextmanager
     async def make() -> AsyncIterator[ConformanceBench]:
         async with SocketNetwork(SOON) as network:
-            lanes = {"work_lane": LANE, "control_lane": LANE}
+            lanes: dict[str, Any] = {"work_lane": LANE, "control_lane": LANE}
             peers = [await opened(network, name, address(), **lanes) for name in ("receiver", "sender", "other")]
             introduce(*peers)
             receiver, sender, other = peers
