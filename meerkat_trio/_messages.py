@@ -167,7 +167,7 @@ class Receipt:
             self._told(self)
 
     def tell(self, told: Callable[[Receipt], None]) -> None:
-        """Call ``told`` once the receipt is settled, at once if it is. For comms runtimes: one call, the last asked for."""
+        """Call ``told`` once the receipt is settled, at once if it is. For comms runtimes; the last call counts."""
         if self.status is _QUEUED:
             self._told = told
         else:
