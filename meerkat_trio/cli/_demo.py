@@ -11,6 +11,7 @@ import sys
 import tempfile
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ import click
 
 from ._demo_input import InputError, read_input
 from ._demo_report import as_json, print_tables, progress
+from ._demo_transport import TRANSPORTS
 from ._ledger import Ledger, LedgerError
 from ._mob_outcome import MobOutcome
 from ._mob_performance import MobShow, perform_mobs
@@ -48,6 +50,13 @@ _UNSUPERVISED_ONLY: Final = {"input_": "--input", "senders": "--senders"}
 )
 @click.option("--ledger", type=click.Path(dir_okay=False, path_type=Path), help="Append what was handled to this file.")
 @click.option("--supervised", is_flag=True, help="Let supervisors command the sessions, in mobs of up to five.")
+@click.option(
+    "--transport",
+    type=click.Choice(list(TRANSPORTS)),
+    default="memory",
+    show_default=True,
+    help="What messages go over.",
+)
 @click.option("--virtual", is_flag=True, help="Virtual time and a controlled schedule: the same seed, the same run.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -62,6 +71,7 @@ def demo(
     input_: str | None,
     ledger: Path | None,
     supervised: bool,
+    transport: str,
     virtual: bool,
     json_: bool,
 ) -> None:
@@ -73,6 +83,8 @@ def demo(
     if sessions * messages > _MOST_MESSAGES:
         asked = f"{sessions} x {messages}"
         raise click.UsageError(f"--sessions x --messages: {asked} is more than {_MOST_MESSAGES} messages")
+    if transport != "memory":
+        _require_sockets(transport, supervised=supervised, virtual=virtual)
     settings: dict[str, Any] = {"sessions": sessions, "messages": messages, "senders": senders}
     play: Callable[..., Outcome | MobOutcome]
     if supervised:
@@ -86,10 +98,16 @@ def demo(
         else:
             _refuse_made_up(context)
             traffic, settings = _traffic_of(input_), dict.fromkeys(settings)
-        play = partial(_play, traffic)
+        play = partial(_play, traffic, transport)
         expected = len(traffic)
     faults = not no_faults and input_ is None
-    settings |= {"input": input_ is not None, "supervised": supervised, "faults": faults, "virtual": virtual}
+    settings |= {
+        "input": input_ is not None,
+        "supervised": supervised,
+        "transport": transport,
+        "faults": faults,
+        "virtual": virtual,
+    }
     with ExitStack() as stack:
         opened, on_progress = _opened(stack, ledger, input_), progress(stack, expected)
         try:
@@ -110,8 +128,8 @@ def demo(
     sys.exit(0 if outcome.succeeded else 1)
 
 
-def _play(traffic: Traffic, **how: Any) -> Outcome:
-    return perform(Show(traffic=traffic, **how))
+def _play(traffic: Traffic, transport: str, **how: Any) -> Outcome:
+    return perform(Show(traffic=traffic, transport=transport, **how))
 
 
 def _play_supervised(sessions: int, messages: int, **how: Any) -> MobOutcome:
@@ -124,6 +142,14 @@ def _refuse_unsupervised(context: click.Context, sessions: int) -> None:
         raise click.UsageError(f"{given}: with --supervised the senders are supervisors and other sessions")
     if sessions < 2:  # noqa: PLR2004
         raise click.UsageError(f"--sessions: with --supervised 2 or more are needed, not {sessions}")
+
+
+def _require_sockets(transport: str, *, supervised: bool, virtual: bool) -> None:
+    if supervised or virtual:
+        option = "--supervised" if supervised else "--virtual"
+        raise click.UsageError(f"--transport {transport}: sockets do not go together with {option}")
+    if find_spec("nacl") is None or find_spec("cbor2") is None:
+        raise click.UsageError(f"--transport {transport}: install meerkat-trio[socket]")
 
 
 def _refuse_made_up(context: click.Context) -> None:

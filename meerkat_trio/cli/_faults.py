@@ -13,9 +13,7 @@ import trio
 
 from .._messages import TrustSource
 from .._reports import IngressResult
-from ..abc import ALL_LANES
 from ..authority import CommsDrainPhase, DrainExitReason, MobOwned
-from ..comms import MemoryComms, MemoryNetwork
 from ._demo_run import cancel_in_the_middle
 
 if TYPE_CHECKING:
@@ -23,59 +21,14 @@ if TYPE_CHECKING:
 
     from .._reports import IngressUpdate
     from .._session import Session
-    from ..abc import Claim
-    from ..authority import DrainExit, Lane, PeerId
+    from ..authority import DrainExit, PeerId
     from ._demo_plan import Move
+    from ._demo_transport import FragileComms, Lines, SenderComms
 
-__all__ = ["Chaos", "Flow", "FragileComms"]
+__all__ = ["Chaos", "Flow"]
 
 _MOB: Final = "demo-mob"
-# The same for every transport of a session: each session has a network of its own.
-_RUNTIME_ID: Final = "session"
-_LANE: Final = 8  # small, so that senders wait often
 _FIRST_GLANCE: Final = 0.001
-
-
-class FragileComms(MemoryComms):
-    """A transport that breaks when it is told to: the drain's look into the inbox raises, once."""
-
-    __slots__ = ("_breaking", "_looking")
-
-    def __init__(self, network: MemoryNetwork) -> None:
-        super().__init__(network, _RUNTIME_ID, work_lane=_LANE)
-        self._breaking = False
-        self._looking: trio.CancelScope | None = None
-
-    def break_down(self) -> None:
-        """Break, also if the drain is waiting for a message right now."""
-        self._breaking = True
-        if self._looking is not None:
-            self._looking.cancel()
-
-    async def claim(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim:
-        """Break if told to, before or meanwhile, else claim.
-
-        **Cancellation:** nothing is lost.
-        """
-        self._break_if_told()
-        with trio.CancelScope() as scope:
-            self._looking = scope
-            try:
-                return await super().claim(lanes=lanes)
-            finally:
-                self._looking = None
-        self._break_if_told()
-        raise RuntimeError("only `break_down` cancels a look")
-
-    def claim_ready(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Claim | None:
-        """Break if told to, else claim."""
-        self._break_if_told()
-        return super().claim_ready(lanes=lanes)
-
-    def _break_if_told(self) -> None:
-        if self._breaking:
-            self._breaking = False
-            raise ConnectionError("the transport broke")
 
 
 @final
@@ -116,11 +69,9 @@ class Flow:
 class Chaos:
     """The faults of one session."""
 
-    def __init__(
-        self, session: Session, network: MemoryNetwork, senders: Iterable[MemoryComms], faults: Counter[str]
-    ) -> None:
+    def __init__(self, session: Session, lines: Lines, senders: Iterable[SenderComms], faults: Counter[str]) -> None:
         self._session = session
-        self._network = network
+        self._lines = lines
         self._senders = tuple(senders)
         self._faults = faults
         self._comms: FragileComms | None = None
@@ -147,7 +98,7 @@ class Chaos:
         await self._move_to(await self._built())
 
     async def _built(self) -> FragileComms:
-        comms = FragileComms(self._network)
+        comms = await self._lines.session()
         for sender in self._senders:
             await comms.add_trusted_peer(sender.endpoint(), TrustSource.MANUAL)
         return comms

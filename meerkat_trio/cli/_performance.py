@@ -13,9 +13,9 @@ from attrs import asdict, field, frozen
 
 from .._machine import open_machine
 from .._policy import Backoff, RespawnPolicy
-from ..comms import MemoryComms, MemoryNetwork
 from ._demo_plan import KINDS, HandlerFault, Plan, draw_plan
 from ._demo_run import QUIET_LIMIT, host_all, run_stage, wait_until_stuck
+from ._demo_transport import TRANSPORTS
 from ._faults import Chaos, Flow
 from ._ledger import Account, audit, stalls
 from ._scribe import Scribe
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .._session import Session, SessionRun
     from ..authority import PeerId
     from ._demo_input import InputLine
+    from ._demo_transport import Lines, SenderComms
     from ._ledger import Ledger
 
 __all__ = ["Outcome", "SessionOutcome", "Show", "Traffic", "perform"]
@@ -78,6 +79,8 @@ class Show:
     """Whether anything goes wrong."""
     virtual: bool
     """Whether time is virtual and the schedule controlled."""
+    transport: str = "memory"
+    """What the messages go over: a key of `TRANSPORTS`."""
     ledger: Ledger
     """Where handled messages are written down; closed when it was audited."""
     on_progress: Callable[[int], None] = field(default=lambda _: None)
@@ -200,10 +203,15 @@ class _Stage:
         self._scope.cancel()
 
     async def _host(self, machine: MeerkatMachine, session_id: str, streams: dict[str, list[object]]) -> None:
+        # Lines for each session: no name of the input can be taken for another's.
+        async with TRANSPORTS[self._show.transport]() as lines:
+            await self._host_on(lines, machine, session_id, streams)
+
+    async def _host_on(
+        self, lines: Lines, machine: MeerkatMachine, session_id: str, streams: dict[str, list[object]]
+    ) -> None:
         plan = self._plans[session_id]
-        # A network for each session: no name of the input can be taken for another's.
-        network = MemoryNetwork()
-        senders = {name: MemoryComms(network, f"sender-{n}") for n, name in enumerate(streams)}
+        senders = {name: await lines.sender(n) for n, name in enumerate(streams)}
         names = {comms.peer_id: name for name, comms in senders.items()}
 
         async def handler(run: SessionRun) -> None:
@@ -217,7 +225,7 @@ class _Stage:
             abandoned_limit=sum(len(bodies) for bodies in streams.values()),
             retry_backoff=Backoff(first=0.001, limit=0.01),
         )
-        chaos = Chaos(session, network, senders.values(), self._faults)
+        chaos = Chaos(session, lines, senders.values(), self._faults)
         self._actors[session_id] = _Actors(session, chaos, names)
         await chaos.attach_fresh()
         flow = Flow(plan.moves)
@@ -300,7 +308,7 @@ class _Sending:
     sent: Counter[tuple[str, str]]
     session_id: str
     name: str
-    comms: MemoryComms
+    comms: SenderComms
     chaos: Chaos
     flow: Flow
     receipts: list[Receipt]

@@ -115,6 +115,7 @@ class SocketNetwork:
         advertise: str | None = None,
         work_lane: int = 64,
         control_lane: int = 64,
+        kind: type[SocketComms] | None = None,
     ) -> SocketComms:
         """Make a comms runtime, and listen.
 
@@ -133,6 +134,7 @@ class SocketNetwork:
             advertise: the address that peers are told, by default where it listens.
             work_lane: how many envelopes the work lane holds, from 1 up.
             control_lane: how many envelopes the control lane holds, from 1 up.
+            kind: the class to make, for those who derive from `SocketComms`.
 
         Raises:
             ValueError: an argument is out of range.
@@ -162,7 +164,7 @@ class SocketNetwork:
             arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
             station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
         address = listen if listening is None else listening.address
-        comms = SocketComms(self, station, runtime_id, inbox, patience, told)
+        comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
         for endpoint in trusted:
             comms.trust(endpoint)
         station.join(comms)
