@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from . import apply, cold, crowd, drain, explorer, frame, idle, rebind, tree
+from . import apply, cold, crowd, drain, explorer, frame, idle, rebind, sockets, tree
 from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *crowd.SETTINGS,
     *explorer.SETTINGS,
     *frame.SETTINGS,
+    *sockets.SETTINGS,
 )
 _ROUNDS: Final = 7
 

@@ -58,6 +58,22 @@ def test_without_faults_none_happens() -> None:
     assert data["total"]["handled"] == 300
 
 
+@pytest.mark.parametrize("transport", ["tcp", "uds"])
+def test_sockets_lose_nothing_either(transport: str) -> None:
+    data = as_json(*SMALL, "--transport", transport)
+    total = data["total"]
+    assert [total[name] for name in ("sent", "handled", "duplicated", "lost", "reordered")] == [300, 300, 0, 0, 0]
+    assert data["missing_faults"] == []
+    assert data["settings"]["transport"] == transport
+
+
+@pytest.mark.parametrize("option", ["--virtual", "--supervised"])
+def test_sockets_know_no_virtual_time_and_no_mobs(option: str) -> None:
+    result = demo("--transport", "tcp", option)
+    assert result.exit_code == 2
+    assert f"--transport tcp: sockets do not go together with {option}" in result.output
+
+
 def test_the_table_shows_sessions_faults_and_the_verdict() -> None:
     result = demo("--sessions", "25", "--messages", "12")
     assert result.exit_code == 0, result.output
