@@ -9,9 +9,12 @@ import click
 from . import INTERRUPTED
 from ._check import check
 from ._demo import demo
+from ._host import host
 from ._keygen import keygen
 from ._machine import machine
+from ._send import send
 from ._trust import trust
+from ._watch import watch
 
 __all__ = ["commands"]
 
@@ -56,3 +59,6 @@ commands.add_command(demo)
 commands.add_command(check)
 commands.add_command(keygen)
 commands.add_command(trust)
+commands.add_command(host)
+commands.add_command(send)
+commands.add_command(watch)

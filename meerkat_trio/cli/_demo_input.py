@@ -6,11 +6,11 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from attrs import frozen
 
-__all__ = ["InputError", "InputLine", "read_input"]
+__all__ = ["InputError", "InputLine", "parse_line", "read_input"]
 
 _DEEPEST: Final = 200
 """Levels of objects and arrays in a line: what is read must be writable from a deeper stack as well."""
@@ -44,23 +44,9 @@ def read_input(name: str, lines: Iterable[bytes]) -> list[InputLine]:
     parsed = []
     for number, line in enumerate(lines, start=1):
         where = f"{name}:{number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            if not text.strip(_BLANK):
-                continue
-            value = json.loads(
-                text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
-            )
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: not UTF-8: {error.reason}") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{where}: not JSON: {error.msg} (column {error.colno})") from None
-        except ValueError as error:
-            raise InputError(f"{where}: not JSON: {error}") from None
-        except RecursionError:
-            raise InputError(f"{where}: nested too deeply") from None
-        if _is_deeper_than(_DEEPEST, value):
-            raise InputError(f"{where}: nested too deeply")
+        value = parse_line(where, line, first=number == 1)
+        if value is None:
+            continue
         if not isinstance(value, dict) or set(value) != _FIELDS:
             raise InputError(f"{where}: an object with session, sender and body is needed")
         for field in ("session", "sender"):
@@ -68,6 +54,39 @@ def read_input(name: str, lines: Iterable[bytes]) -> list[InputLine]:
                 raise InputError(f"{where}: {field} must be a printable text that is not blank")
         parsed.append(InputLine(value["session"], value["sender"], value["body"]))
     return parsed
+
+
+def parse_line(where: str, line: bytes, *, first: bool) -> Any:
+    """Parse one line of JSON Lines; None if it is blank.
+
+    Args:
+        where: file and line, for errors.
+        line: its bytes.
+        first: whether it is the first of its file, which may begin with a byte order mark.
+
+    Raises:
+        InputError: it is malformed, or is null.
+    """
+    try:
+        text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
+        if not text.strip(_BLANK):
+            return None
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_doubles
+        )
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8: {error.reason}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON: {error.msg} (column {error.colno})") from None
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+    if _is_deeper_than(_DEEPEST, value):
+        raise InputError(f"{where}: nested too deeply")
+    if value is None:
+        raise InputError(f"{where}: an object is needed")
+    return value
 
 
 def _is_deeper_than(levels: int, value: object) -> bool:

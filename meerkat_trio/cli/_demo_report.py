@@ -37,13 +37,13 @@ _NARROW_HEADINGS: Final = {
 }
 
 
-def progress(stack: ExitStack, total: int) -> Callable[[int], None]:
+def progress(stack: ExitStack, total: int | None, what: str = "handled") -> Callable[[int], None]:
     """Show a bar on standard error while ``stack`` is open, if that is a terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         return lambda _: None
-    columns = ("handled", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (what, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
-    task = bar.add_task("handled", total=total)
+    task = bar.add_task(what, total=total)
 
     def show(handled: int) -> None:
         if handled % _PROGRESS_EVERY == 0 or handled == total:

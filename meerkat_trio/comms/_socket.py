@@ -89,7 +89,7 @@ class SocketNetwork:
         exc: BaseException | None,
         traceback: TracebackType | None,
         /,
-    ) -> bool | None:
+    ) -> None:
         """Close what is open.
 
         **Cancellation:** everything is cut at once.
@@ -101,8 +101,8 @@ class SocketNetwork:
                         closing.start_soon(comms.aclose)
         finally:
             self.nursery.cancel_scope.cancel()
-            done = await self._opening.__aexit__(exc_type, exc, traceback)
-        return done
+            # Without the body's exception: it leaves as it is, in no group.
+            await self._opening.__aexit__(None, None, None)
 
     async def open(
         self,
