@@ -231,8 +231,7 @@ class Connection:
             data = await self._stream.receive_some(_READ if trusted else limits.stranger_frame)
             self._heard = trio.current_time()
             if not data:
-                self._decoder.finish()
-                break
+                break  # inside a frame or not: what was not whole comes again
             self._decoder.feed(data)
         self.leave(ByeCode.DONE)
 
