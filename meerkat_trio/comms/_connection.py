@@ -231,9 +231,17 @@ class Connection:
             data = await self._stream.receive_some(_READ if trusted else limits.stranger_frame)
             self._heard = trio.current_time()
             if not data:
-                break  # inside a frame or not: what was not whole comes again
+                self._end()
+                break
             self._decoder.feed(data)
         self.leave(ByeCode.DONE)
+
+    def _end(self) -> None:
+        try:
+            self._decoder.finish()
+        except WireRefused as refused:
+            # Networks do that; what was not whole comes again.
+            raise trio.BrokenResourceError(refused.detail) from None
 
     def _take_frames(self) -> None:
         for frame in self._decoder:
