@@ -96,6 +96,7 @@ class Connection:
         "_heard",
         "_is_over",
         "_is_trusted",
+        "_left",
         "_link",
         "_owed",
         "_side",
@@ -131,6 +132,7 @@ class Connection:
         self._link: Link
         self.is_made = False
         self._goodbye: tuple[int, str] | None = None
+        self._left = 0.0
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
         self.made = self._heard = self._spoke = trio.current_time()
@@ -366,6 +368,7 @@ class Connection:
         """Say goodbye once the answers are written; what comes after that is not answered here."""
         if self._goodbye is None:
             self._goodbye = code, detail
+            self._left = trio.current_time()
             self.wake()
 
     async def _say_goodbye(self, code: int, detail: str, *, drains: bool = False) -> None:
@@ -400,7 +403,8 @@ class Connection:
         if self._waits_since is not None and now - max(self._waits_since, self._heard) > limits.receipt_timeout:
             return "it gives no answer"
         if self._goodbye is not None:
-            return "it does not say goodbye" if now - max(self._heard, self._spoke) > limits.linger else None
+            # Whatever it says but that: who talks on could keep this side from ever closing.
+            return "it does not say goodbye" if now - max(self._left, self._spoke) > limits.linger else None
         if self._owed:
             if now - self._spoke > limits.receipt_timeout / _SIGN_OF_LIFE:
                 self._answers.append(Answer(next(iter(self._owed)), ReceiptStatus.QUEUED))

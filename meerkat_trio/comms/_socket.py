@@ -63,6 +63,8 @@ class SocketNetwork:
         self.nursery: trio.Nursery
         self._is_entered = False
         self._stations: dict[PeerId, Station] = {}
+        # With those that are leaving, whose identity may be open again.
+        self._all_stations: set[Station] = set()
         # These outlive stations: what an identity has admitted it does not admit again when it is opened anew.
         self._arrivals: dict[PeerId, Arrivals] = {}
         self._open: set[SocketComms] = set()
@@ -163,6 +165,7 @@ class SocketNetwork:
         if station is None or station.is_leaving:
             arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
             station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
+            self._all_stations.add(station)
         address = listen if listening is None else listening.address
         comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
         for endpoint in trusted:
@@ -221,6 +224,7 @@ class SocketNetwork:
 
     def leave(self, station: Station) -> None:
         """Forget a station that has nothing left to do."""
+        self._all_stations.discard(station)
         if self._stations.get(station.identity.peer_id) is station:
             del self._stations[station.identity.peer_id]
 
@@ -232,7 +236,7 @@ class SocketNetwork:
         while True:
             await trio.sleep(_HOUSEKEEPING)
             now = trio.current_time()
-            for station in list(self._stations.values()):
+            for station in list(self._all_stations):
                 station.housekeeping(now)
 
     def __repr__(self) -> str:

@@ -56,7 +56,7 @@ async def test_a_peer_that_keeps_talking_after_our_goodbye_holds_nobody_up(autoj
 
         nursery.start_soon(talk)
         await wait_all_tasks_blocked(QUIET)
-        with trio.fail_after(100):
+        with trio.fail_after(10):
             await victim.aclose()
         assert network._stations == {}
         nursery.cancel_scope.cancel()
@@ -78,7 +78,7 @@ async def test_a_station_that_was_followed_by_another_is_still_looked_after(auto
         await wait_all_tasks_blocked()
         assert not closed.is_set()
         again = await opened(network, "victim", TCP)
-        with trio.fail_after(100):
+        with trio.fail_after(10):
             await closed.wait()
         await again.aclose()
         await attacker.stream.aclose()
