@@ -61,6 +61,10 @@ class Side(Protocol):
     identity: Identity
     limits: SocketLimits
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it takes nothing in any more."""
+
     def now(self) -> int:
         """Return the time, in milliseconds since 1970, UTC."""
 
@@ -308,6 +312,12 @@ class Connection:
         if len(header.body) > _STRANGERS_BODY:
             return DropReason.OVERSIZE
         return None if self._side.may_command(self.correspondent.peer_id) else DropReason.RATE_LIMITED
+
+    def let_go(self, arrival: Arrival) -> None:
+        """Carry no answer: there is none. If this side is there to stay, the envelope has to come again."""
+        self._owed.pop(arrival.id, None)
+        if not self._side.is_leaving:
+            self.leave(ByeCode.DONE, "what is not answered may be sent again")
 
     # -- writing
 

@@ -163,9 +163,12 @@ class SocketNetwork:
             await trio.lowlevel.checkpoint()
         station = self._stations.get(identity.peer_id)
         if station is None or station.is_leaving:
+            former = station
             arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
             station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
             self._all_stations.add(station)
+            if former is not None:
+                former.make_way()
         address = listen if listening is None else listening.address
         comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
         for endpoint in trusted:

@@ -98,6 +98,7 @@ class Station:
         self.correspondents: dict[PeerId, Correspondent] = {}
         self._arrivals = arrivals
         self._is_winding_up = False
+        self._is_followed = False
         self._owed = 0
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._patience = 0.0
@@ -143,7 +144,7 @@ class Station:
 
     def say_goodbye(self) -> None:
         """Go away once nothing is owed, if no instance is left."""
-        if self.instances or self._owed or self._is_winding_up:
+        if self.instances or self._is_winding_up or (self._owed and not self._is_followed):
             return
         for correspondent in self.correspondents.values():
             correspondent.give_up()
@@ -152,6 +153,14 @@ class Station:
         if not self.connections:
             self._network.leave(self)
             self.gone.set()
+
+    def make_way(self) -> None:
+        """Go away although answers are owed: this identity is open again, and knows what has come.
+
+        Whoever is told nothing here asks there, and what else it has for us is not kept waiting by an open claim.
+        """
+        self._is_followed = True
+        self.say_goodbye()
 
     @property
     def is_leaving(self) -> bool:
@@ -243,7 +252,7 @@ class Station:
         correspondent = connection.correspondent
         others = [each for each in self.connections if each.peer_id == connection.peer_id]
         correspondent.lost(connection, others[-1] if others else None)
-        self._forget_if_idle(correspondent)
+        self.has_less_of(correspondent)
         self.say_goodbye()
 
     def _correspondent(self, peer_id: PeerId) -> Correspondent:
@@ -252,7 +261,7 @@ class Station:
             correspondent = self.correspondents[peer_id] = Correspondent(self, peer_id)
         return correspondent
 
-    def _forget_if_idle(self, correspondent: Correspondent) -> None:
+    def has_less_of(self, correspondent: Correspondent) -> None:
         """Keep nothing of peers with whom there is nothing to do."""
         if correspondent.carrier is None and not correspondent.is_sought and correspondent.is_idle:
             self.correspondents.pop(correspondent.peer_id, None)
@@ -281,7 +290,7 @@ class Station:
                 pause = min(2 * pause, self.limits.max_backoff)
         finally:
             correspondent.is_sought = False
-            self._forget_if_idle(correspondent)
+            self.has_less_of(correspondent)
 
     async def _try_once(self, correspondent: Correspondent) -> bool:
         """Connect, and carry until the connection ends; say whether anything came by it."""
