@@ -71,6 +71,9 @@ class Network(Protocol):
     def nursery(self) -> trio.Nursery:
         """Where the tasks are: they live as long as the network."""
 
+    def spawn(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Start a task that lives as long as the network; after its end nothing is started."""
+
     def count_unproven(self, connection: Connection) -> None:
         """Count a connection whose other side has not proved who it is; it may cost the oldest of them its place."""
 
@@ -154,6 +157,11 @@ class Station:
             self._network.leave(self)
             self.gone.set()
 
+    def cut(self) -> None:
+        """Give everything up: the network is at its end."""
+        for correspondent in self.correspondents.values():
+            correspondent.give_up()
+
     def make_way(self) -> None:
         """Go away although answers are owed: this identity is open again, and knows what has come.
 
@@ -201,7 +209,7 @@ class Station:
         """Serve who connects."""
         scope = trio.CancelScope()
         self.listening[listening.address] = listening, scope
-        self._network.nursery.start_soon(self._serve, listening, scope)
+        self._network.spawn(self._serve, listening, scope)
 
     async def _serve(self, listening: Listening, scope: trio.CancelScope) -> None:
         try:
@@ -269,7 +277,7 @@ class Station:
     def look_for(self, correspondent: Correspondent) -> None:
         """See to it that there is a connection soon, or that what waits for it is given up."""
         correspondent.is_sought = True
-        self._network.nursery.start_soon(self._seek, correspondent)
+        self._network.spawn(self._seek, correspondent)
 
     async def _seek(self, correspondent: Correspondent) -> None:
         """Connect to a peer until there is a connection, whoever has made it, or patience ends."""
@@ -350,7 +358,7 @@ class Station:
         if not tells:
             self._arrivals.forget(arrival)
         if not self.instances and not self._owed:
-            self._network.nursery.start_soon(self._leave_later)
+            self._network.spawn(self._leave_later)
         return tells
 
     async def _leave_later(self) -> None:
@@ -375,7 +383,7 @@ class Station:
 
     def spawn(self, call: Callable[[], Awaitable[object]]) -> None:
         """Start a task that lives as long as the network."""
-        self._network.nursery.start_soon(call)
+        self._network.spawn(call)
 
     # -- what an instance asks
 

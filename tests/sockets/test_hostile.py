@@ -297,7 +297,7 @@ async def test_strangers_cost_the_oldest_of_them_its_place() -> None:
 
 async def test_a_peer_has_so_many_connections() -> None:
     async with scene(max_per_peer=2) as it:
-        first, second, third = [await it.attack() for _ in range(3)]
+        first, *_ = [await it.attack() for _ in range(3)]
         bye = await first.end()
         assert bye is not None
         assert bye.code == ByeCode.BUSY
@@ -305,7 +305,7 @@ async def test_a_peer_has_so_many_connections() -> None:
 
 async def test_above_all_connections_one_is_turned_away() -> None:
     async with scene(max_connections=2) as it:
-        first = await it.attack()
+        await it.attack()
         second = await it.attack()
         bye = await second.end()
         assert bye is not None

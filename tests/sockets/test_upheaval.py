@@ -162,8 +162,8 @@ async def test_leaving_by_an_exception_settles_and_wakes_everybody() -> None:
         ended.append("claim")
 
     async def send(comms: SocketComms) -> None:
-        for number in range(3):
-            receipts.append(await comms.send(comms.envelope(FRIEND.peer_id, number)))
+        receipts.append(await comms.send(comms.envelope(FRIEND.peer_id, 1)))
+        receipts.append(await comms.send(comms.envelope(FRIEND.peer_id, 2)))
         ended.append("send")
 
     with trio.fail_after(20):
@@ -180,7 +180,7 @@ async def test_leaving_by_an_exception_settles_and_wakes_everybody() -> None:
                 await comms.send(comms.envelope(FRIEND.peer_id, "late"))
             with pytest.raises(RuntimeError, match="enter the network"):
                 await opened(network, "two", TCP)
-    assert sorted(ended) == ["claim"] or sorted(ended) == ["claim", "send"]
+    assert sorted(ended) == ["claim", "send"]
     assert {await settled(receipt) for receipt in receipts} == {DropReason.CLOSED}
 
 
@@ -200,7 +200,7 @@ async def test_a_claim_may_be_committed_after_the_networks_end() -> None:
 async def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path) -> None:
     async with SocketNetwork(FAST) as network:
         wrong: Any = ["no endpoint"]
-        with pytest.raises((TypeError, AttributeError)):
+        with pytest.raises(TypeError, match="PeerEndpoint"):
             await opened(network, "victim", f"uds://{tmp_path}/victim", trusted=wrong)
         assert list(tmp_path.iterdir()) == []
         await opened(network, "victim", f"uds://{tmp_path}/victim")
@@ -224,18 +224,18 @@ async def test_an_address_that_is_shared_stays_while_somebody_listens_there() ->
 # --- what hostile peers would do with it
 
 
-async def test_one_connection_too_many_does_not_end_the_network() -> None:
-    async with SocketNetwork(SocketLimits(max_per_peer=1, stranger_pause=0.05, linger=0.2)) as network:
+async def test_one_connection_too_many_does_not_end_the_network(autojump_clock: MockClock) -> None:
+    autojump_clock.autojump_threshold = QUIET
+    async with SocketNetwork(SocketLimits(max_per_peer=1, stranger_pause=1.0)) as network:
         victim = await opened(network, "victim", TCP)
-        for _ in range(20):
-            first = await connect(victim, STRANGER)
-            await first.write(first.bundle(victim, first.envelope(victim)))
-            # Its next reading is in a pause when the goodbye is written.
-            await first.answers(1)
-            second = await connect(victim, STRANGER)
-            await trio.sleep(0.06)
-            await first.stream.aclose()
-            await second.stream.aclose()
+        first = await connect(victim, STRANGER)
+        await first.write(first.bundle(victim, first.envelope(victim)))
+        await first.answers(1)
+        # Its next reading is in a pause when the goodbye is written.
+        second = await connect(victim, STRANGER)
+        await trio.sleep(2.0)
+        await first.stream.aclose()
+        await second.stream.aclose()
 
 
 async def test_strangers_whose_commands_wait_for_room_are_forgotten_too() -> None:
