@@ -27,6 +27,8 @@ class _Home(Protocol):
 class _Teller(Protocol):
     def tell(self, arrival: Arrival) -> None: ...
 
+    def let_go(self, arrival: Arrival) -> None: ...
+
 
 @final
 class Arrival:
@@ -55,9 +57,12 @@ class Arrival:
         self.is_answered = True
         self.reason = receipt.reason
         tellers, self.tellers = self.tellers, ()
-        if self._home.has_answered(self):
-            for teller in tellers:
+        tells = self._home.has_answered(self)
+        for teller in tellers:
+            if tells:
                 teller.tell(self)
+            else:
+                teller.let_go(self)
 
 
 @final

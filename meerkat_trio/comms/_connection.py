@@ -47,10 +47,8 @@ _FOR_STRANGERS: Final = {DropReason.UNTRUSTED_SENDER, DropReason.RATE_LIMITED, D
 """Answers that do not say that the other side trusts us."""
 _OF_TWINS: Final = {None, DropReason.DUPLICATE, DropReason.EXPIRED}
 """What is found of an envelope that came before."""
-_AT_ONCE: Final = {ByeCode.REFUSED, ByeCode.TIMEOUT, ByeCode.BUSY}
-"""Goodbyes after which nothing is read; what has come already is, or closing would take the goodbye back."""
 _DRAINED: Final = 16
-"""In so many pieces at most."""
+"""So many pieces at most are read after a goodbye."""
 _QUIET_ROUNDS: Final = 2
 """For so many rounds of the scheduler with nothing new the writer waits for more to write."""
 _SIGN_OF_LIFE: Final = 3
@@ -62,6 +60,10 @@ class Side(Protocol):
 
     identity: Identity
     limits: SocketLimits
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether it takes nothing in any more."""
 
     def now(self) -> int:
         """Return the time, in milliseconds since 1970, UTC."""
@@ -98,6 +100,7 @@ class Connection:
         "_heard",
         "_is_over",
         "_is_trusted",
+        "_left",
         "_link",
         "_owed",
         "_side",
@@ -133,6 +136,7 @@ class Connection:
         self._link: Link
         self.is_made = False
         self._goodbye: tuple[int, str] | None = None
+        self._left = 0.0
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
         self.made = self._heard = self._spoke = trio.current_time()
@@ -173,11 +177,11 @@ class Connection:
             _logger.debug("%s is cut: %s", self, broken.exceptions[0])
         except* trio.TooSlowError:
             _logger.info("%s: the handshake took too long", self)
-            await self._say_goodbye(ByeCode.TIMEOUT, "the handshake took too long")
+            await self._say_goodbye(ByeCode.TIMEOUT, "the handshake took too long", drains=True)
         except* WireRefused as refused:
             what = _first(refused)
             _logger.warning("%s is refused: %s", self, what.detail)
-            await self._say_goodbye(ByeCode.REFUSED, what.detail)
+            await self._say_goodbye(ByeCode.REFUSED, what.detail, drains=True)
 
     async def _shake_hands(self, connects: bool, expected: bytes | None) -> None:  # noqa: FBT001 - private
         limits, side = self._side.limits, self._side
@@ -195,7 +199,7 @@ class Connection:
         self.peer_id = self._link.peer_id
         correspondent = side.welcome(self, self.peer_id)
         if correspondent is None:
-            await self._say_goodbye(ByeCode.BUSY, "too many connections")
+            await self._say_goodbye(ByeCode.BUSY, "too many connections", drains=True)
             raise trio.ClosedResourceError("there are too many connections")
         self.correspondent = correspondent
         self.is_made = True
@@ -317,6 +321,12 @@ class Connection:
             return DropReason.OVERSIZE
         return None if self._side.may_command(self.correspondent.peer_id) else DropReason.RATE_LIMITED
 
+    def let_go(self, arrival: Arrival) -> None:
+        """Carry no answer: there is none. If this side is there to stay, the envelope has to come again."""
+        self._owed.pop(arrival.id, None)
+        if not self._side.is_leaving:
+            self.leave(ByeCode.DONE, "what is not answered may be sent again")
+
     # -- writing
 
     def wake(self) -> None:
@@ -376,18 +386,26 @@ class Connection:
         """Say goodbye once the answers are written; what comes after that is not answered here."""
         if self._goodbye is None:
             self._goodbye = code, detail
+            self._left = trio.current_time()
             self.wake()
 
-    async def _say_goodbye(self, code: int, detail: str) -> None:
-        """Write a goodbye and wait for the other side's, so that what was written last arrives."""
+    async def _say_goodbye(self, code: int, detail: str, *, drains: bool = False) -> None:
+        """Write a goodbye.
+
+        Args:
+            code: why.
+            detail: the same for a log.
+            drains: read what comes, so that closing does not take back what was written last. Not while another task
+                reads: there may be one reader alone.
+        """
         with trio.move_on_after(self._side.limits.linger):
             try:
                 await self._stream.send_all(encode_bye(code, detail))
                 await self._stream.send_eof()
-                for _ in range(_DRAINED if code in _AT_ONCE else 0):
+                for _ in range(_DRAINED if drains else 0):
                     if not await self._stream.receive_some(_READ):
                         break
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
 
     def is_overdue(self, now: float) -> str | None:
@@ -403,7 +421,8 @@ class Connection:
         if self._waits_since is not None and now - max(self._waits_since, self._heard) > limits.receipt_timeout:
             return "it gives no answer"
         if self._goodbye is not None:
-            return "it does not say goodbye" if now - max(self._heard, self._spoke) > limits.linger else None
+            # Whatever it says but that: who talks on could keep this side from ever closing.
+            return "it does not say goodbye" if now - max(self._left, self._spoke) > limits.linger else None
         if self._owed:
             if now - self._spoke > limits.receipt_timeout / _SIGN_OF_LIFE:
                 self._answers.append(Answer(next(iter(self._owed)), ReceiptStatus.QUEUED))

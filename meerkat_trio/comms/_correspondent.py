@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol, final
 
 import trio
 
-from .._messages import ReceiptStatus
+from .._messages import Receipt, ReceiptStatus
 from ..authority import DropReason, Lane
 from ._envelope import ACCEPTANCE_WINDOW, encode_envelope
 from ._exceptions import WireRefused
@@ -20,7 +20,7 @@ from ._outgoing import Letter, OutgoingLane
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from .._messages import Envelope, Receipt
+    from .._messages import Envelope
     from ..authority import PeerId
     from ._arrivals import Arrival
     from ._frames import Answer
@@ -64,6 +64,9 @@ class Home(Protocol):
 
     def look_for(self, correspondent: Correspondent) -> None:
         """See to it that there is a connection soon."""
+
+    def has_less_of(self, correspondent: Correspondent) -> None:
+        """Note that what waited for room has it."""
 
 
 @final
@@ -269,14 +272,14 @@ class Correspondent:
             while incoming:
                 envelope, arrival, _ = incoming[0]
                 inbox = self._home.inbox
-                if inbox is None:
-                    return  # whoever let go of it discards what waits
-                receipt = await inbox.put(envelope)
+                # Without one it is what was left to us, before we were in line.
+                receipt = Receipt.dropped(DropReason.CLOSED) if inbox is None else await inbox.put(envelope)
                 if incoming and incoming[0][1] is arrival:
                     self._release(incoming)
                 receipt.tell(arrival.settle)
         finally:
             self._pumping.discard(lane)
+            self._home.has_less_of(self)
 
     def _release(self, incoming: deque[tuple[Envelope, Arrival, int]]) -> None:
         _, _, size = incoming.popleft()

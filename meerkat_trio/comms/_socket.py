@@ -16,7 +16,7 @@ import trio
 
 from .._messages import Receipt, TrustSource
 from ..abc import CommsStatistics
-from ..authority import DropReason, PeerAddress
+from ..authority import DropReason, PeerAddress, PeerEndpoint
 from ._addresses import listen as listen_at
 from ._arrivals import Arrivals
 from ._identity import Identity
@@ -26,19 +26,28 @@ from ._limits import SocketLimits
 from ._station import Station
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from .._messages import Envelope
     from ..abc import CommsRuntime
-    from ..authority import CommsRuntimeId, MessageId, PeerEndpoint, PeerId
+    from ..authority import CommsRuntimeId, MessageId, PeerId
+    from ._addresses import Listening
     from ._connection import Connection
 
 __all__ = ["SocketComms", "SocketNetwork"]
 
 _HOUSEKEEPING: Final = 1.0
 """Seconds between two looks at the deadlines of connections."""
+
+
+def _require_endpoints(endpoints: Iterable[PeerEndpoint]) -> list[PeerEndpoint]:
+    found = list(endpoints)
+    for each in found:
+        if not isinstance(each, PeerEndpoint):
+            raise TypeError(f"trusted: a PeerEndpoint is needed, not {each!r}")
+    return found
 
 
 @final
@@ -63,6 +72,8 @@ class SocketNetwork:
         self.nursery: trio.Nursery
         self._is_entered = False
         self._stations: dict[PeerId, Station] = {}
+        # With those that are leaving, whose identity may be open again.
+        self._all_stations: set[Station] = set()
         # These outlive stations: what an identity has admitted it does not admit again when it is opened anew.
         self._arrivals: dict[PeerId, Arrivals] = {}
         self._open: set[SocketComms] = set()
@@ -96,11 +107,17 @@ class SocketNetwork:
         """
         try:
             if exc is None:
-                async with trio.open_nursery() as closing:
-                    for comms in list(self._open):
-                        closing.start_soon(comms.aclose)
+                while self._open:  # also what others open meanwhile
+                    async with trio.open_nursery() as closing:
+                        for comms in list(self._open):
+                            closing.start_soon(comms.aclose)
         finally:
+            self._is_entered = False
             self.nursery.cancel_scope.cancel()
+            for comms in list(self._open):
+                comms.shut()
+            for station in list(self._all_stations):
+                station.cut()
             # Without the body's exception: it leaves as it is, in no group.
             await self._opening.__aexit__(None, None, None)
 
@@ -153,27 +170,49 @@ class SocketNetwork:
         # The window of the station knows every twin; the inbox needs none of its own.
         inbox = Inbox(work_lane=work_lane, control_lane=control_lane, dedupe_window=1)
         told = None if advertise is None else PeerAddress(advertise)
-        station = self._stations.get(identity.peer_id)
-        listening = None
-        if listen is not None and (station is None or listen not in station.listening):
-            listening = await listen_at(listen)
-        else:
-            await trio.lowlevel.checkpoint()
-        station = self._stations.get(identity.peer_id)
-        if station is None or station.is_leaving:
-            arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
-            station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
-        address = listen if listening is None else listening.address
+        endpoints = _require_endpoints(trusted)
+        listening = await self._listen(identity, listen)
+        station = self._station(identity)
         comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
-        for endpoint in trusted:
+        for endpoint in endpoints:
             comms.trust(endpoint)
         station.join(comms)
         self._open.add(comms)
+        address = listen if listening is None else listening.address
         if listening is not None:
             station.add_listener(listening)
         if address is not None:
             comms.listens_at.add(address)
         return comms
+
+    async def _listen(self, identity: Identity, address: str | None) -> Listening | None:
+        """Listen at an address, unless another instance of this identity does."""
+
+        def is_shared() -> bool:
+            station = self._stations.get(identity.peer_id)
+            return station is not None and address in station.listening
+
+        if address is None or is_shared():
+            await trio.lowlevel.checkpoint()
+        # Asked again: who listens there may have closed meanwhile.
+        listening = None if address is None or is_shared() else await listen_at(address)
+        if not self._is_entered:
+            if listening is not None:
+                listening.close()
+            raise RuntimeError("open: the network has ended")
+        return listening
+
+    def _station(self, identity: Identity) -> Station:
+        """Return the station of an identity; who leaves is followed by another."""
+        former = self._stations.get(identity.peer_id)
+        if former is not None and not former.is_leaving:
+            return former
+        arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
+        station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
+        self._all_stations.add(station)
+        if former is not None:
+            former.make_way()
+        return station
 
     # -- what stations ask
 
@@ -184,6 +223,11 @@ class SocketNetwork:
     def jitter(self) -> float:
         """Return a random number between 0 and 1."""
         return random.random()  # noqa: S311 - it only keeps peers apart
+
+    def spawn(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Start a task that lives as long as the network; after its end nothing is started."""
+        if self._is_entered:
+            self.nursery.start_soon(call, *arguments)
 
     def next_message_id(self) -> MessageId:
         """Mint an id that no other message has, of this or another process."""
@@ -221,6 +265,7 @@ class SocketNetwork:
 
     def leave(self, station: Station) -> None:
         """Forget a station that has nothing left to do."""
+        self._all_stations.discard(station)
         if self._stations.get(station.identity.peer_id) is station:
             del self._stations[station.identity.peer_id]
 
@@ -232,7 +277,7 @@ class SocketNetwork:
         while True:
             await trio.sleep(_HOUSEKEEPING)
             now = trio.current_time()
-            for station in list(self._stations.values()):
+            for station in list(self._all_stations):
                 station.housekeeping(now)
 
     def __repr__(self) -> str:
@@ -322,7 +367,7 @@ class SocketComms(InboxComms):
         return listening.address
 
     def stop_listening(self, address: str) -> None:
-        """Close the listener at an address; connections that were made stay.
+        """Close the listener at an address, unless another instance shares it; connections that were made stay.
 
         Raises:
             ValueError: this instance does not listen there.
@@ -330,7 +375,8 @@ class SocketComms(InboxComms):
         if address not in self.listens_at:
             raise ValueError(f"address: this comms runtime does not listen at {address}")
         self.listens_at.discard(address)
-        self._station.stop_listening(address)
+        if not any(address in each.listens_at for each in self._station.instances):
+            self._station.stop_listening(address)
 
     async def send(self, envelope: Envelope) -> Receipt:
         """Send an envelope, waiting while there is no room; see `CommsRuntime.send`.
@@ -379,7 +425,7 @@ class SocketComms(InboxComms):
             station.replace(previous, self)
             self.listens_at |= previous.listens_at
             # Until the session has shown its trust here, its peers are not strangers.
-            self._carried = {**previous._carried, **previous._trust.by_peer()}  # noqa: SLF001
+            self._carried |= {**previous._carried, **previous._trust.by_peer()}  # noqa: SLF001
         else:
             station.leave(previous)
             station.say_goodbye()
@@ -404,12 +450,13 @@ class SocketComms(InboxComms):
 
         **Cancellation:** closed in any case; goodbyes are then said in the background, while the network lives.
         """
-        station = self._station
+        self.shut()
+        await self._station.wind_up()
+
+    def shut(self) -> None:
+        """Close the inbox and the listeners, at once and without a goodbye; `aclose` says that too."""
         self._network.has_closed(self)
-        station.leave(self)
-        for address in self.listens_at:
-            if not any(address in each.listens_at for each in station.instances):
-                station.stop_listening(address)
-        self.listens_at.clear()
+        self._station.leave(self)
+        for address in list(self.listens_at):
+            self.stop_listening(address)
         self.inbox.close()
-        await station.wind_up()

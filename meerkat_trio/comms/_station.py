@@ -71,6 +71,9 @@ class Network(Protocol):
     def nursery(self) -> trio.Nursery:
         """Where the tasks are: they live as long as the network."""
 
+    def spawn(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """Start a task that lives as long as the network; after its end nothing is started."""
+
     def count_unproven(self, connection: Connection) -> None:
         """Count a connection whose other side has not proved who it is; it may cost the oldest of them its place."""
 
@@ -98,6 +101,7 @@ class Station:
         self.correspondents: dict[PeerId, Correspondent] = {}
         self._arrivals = arrivals
         self._is_winding_up = False
+        self._is_followed = False
         self._owed = 0
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._patience = 0.0
@@ -143,7 +147,7 @@ class Station:
 
     def say_goodbye(self) -> None:
         """Go away once nothing is owed, if no instance is left."""
-        if self.instances or self._owed or self._is_winding_up:
+        if self.instances or self._is_winding_up or (self._owed and not self._is_followed):
             return
         for correspondent in self.correspondents.values():
             correspondent.give_up()
@@ -152,6 +156,19 @@ class Station:
         if not self.connections:
             self._network.leave(self)
             self.gone.set()
+
+    def cut(self) -> None:
+        """Give everything up: the network is at its end."""
+        for correspondent in self.correspondents.values():
+            correspondent.give_up()
+
+    def make_way(self) -> None:
+        """Go away although answers are owed: this identity is open again, and knows what has come.
+
+        Whoever is told nothing here asks there, and what else it has for us is not kept waiting by an open claim.
+        """
+        self._is_followed = True
+        self.say_goodbye()
 
     @property
     def is_leaving(self) -> bool:
@@ -192,7 +209,7 @@ class Station:
         """Serve who connects."""
         scope = trio.CancelScope()
         self.listening[listening.address] = listening, scope
-        self._network.nursery.start_soon(self._serve, listening, scope)
+        self._network.spawn(self._serve, listening, scope)
 
     async def _serve(self, listening: Listening, scope: trio.CancelScope) -> None:
         try:
@@ -243,7 +260,7 @@ class Station:
         correspondent = connection.correspondent
         others = [each for each in self.connections if each.peer_id == connection.peer_id]
         correspondent.lost(connection, others[-1] if others else None)
-        self._forget_if_idle(correspondent)
+        self.has_less_of(correspondent)
         self.say_goodbye()
 
     def _correspondent(self, peer_id: PeerId) -> Correspondent:
@@ -252,7 +269,7 @@ class Station:
             correspondent = self.correspondents[peer_id] = Correspondent(self, peer_id)
         return correspondent
 
-    def _forget_if_idle(self, correspondent: Correspondent) -> None:
+    def has_less_of(self, correspondent: Correspondent) -> None:
         """Keep nothing of peers with whom there is nothing to do."""
         if correspondent.carrier is None and not correspondent.is_sought and correspondent.is_idle:
             self.correspondents.pop(correspondent.peer_id, None)
@@ -260,7 +277,7 @@ class Station:
     def look_for(self, correspondent: Correspondent) -> None:
         """See to it that there is a connection soon, or that what waits for it is given up."""
         correspondent.is_sought = True
-        self._network.nursery.start_soon(self._seek, correspondent)
+        self._network.spawn(self._seek, correspondent)
 
     async def _seek(self, correspondent: Correspondent) -> None:
         """Connect to a peer until there is a connection, whoever has made it, or patience ends."""
@@ -281,7 +298,7 @@ class Station:
                 pause = min(2 * pause, self.limits.max_backoff)
         finally:
             correspondent.is_sought = False
-            self._forget_if_idle(correspondent)
+            self.has_less_of(correspondent)
 
     async def _try_once(self, correspondent: Correspondent) -> bool:
         """Connect, and carry until the connection ends; say whether anything came by it."""
@@ -341,7 +358,7 @@ class Station:
         if not tells:
             self._arrivals.forget(arrival)
         if not self.instances and not self._owed:
-            self._network.nursery.start_soon(self._leave_later)
+            self._network.spawn(self._leave_later)
         return tells
 
     async def _leave_later(self) -> None:
@@ -366,7 +383,7 @@ class Station:
 
     def spawn(self, call: Callable[[], Awaitable[object]]) -> None:
         """Start a task that lives as long as the network."""
-        self._network.nursery.start_soon(call)
+        self._network.spawn(call)
 
     # -- what an instance asks
 
