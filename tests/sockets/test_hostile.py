@@ -266,7 +266,6 @@ async def test_a_strangers_commands_are_small_and_not_many() -> None:
         reasons = [answer.reason for answer in await attacker.answers(120)]
         # How many more than the burst get through depends on how long this takes.
         assert reasons.count(None) >= 64
-        assert set(reasons[:64]) == {None}
         assert reasons.count(DropReason.RATE_LIMITED) > 0
 
 
