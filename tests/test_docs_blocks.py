@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -49,7 +50,7 @@ COMMANDS = [
 
 
 def test_every_block_has_a_test_for_its_language() -> None:
-    tested = {"python", "json", "sh"}
+    tested = {"python", "json", "sh", "bash"}
     # A picture is nothing to run, and the diagrams of machine.md are compared with what the code prints.
     # What a block prints is compared below.
     not_run = {"", "mermaid", "text"}
@@ -76,6 +77,16 @@ def test_a_shell_block_of_the_docs_names_what_exists(block: str) -> None:
     for line in block.strip().splitlines():
         for command in line.split(" && "):
             require_known(shlex.split(command))
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_a_script_of_the_docs_runs(block: str, tmp_path: Path) -> None:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    script = ["bash", "-m", "-c", block]
+    ran = subprocess.run(
+        script, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)

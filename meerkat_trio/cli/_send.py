@@ -25,7 +25,7 @@ from ._send_input import Line, read_line
 from ._trust import TRUST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from ..authority import PeerEndpoint
 
@@ -72,9 +72,8 @@ def send(*, address: str, directory: Path, file: str, patience: float, again: bo
         stack.callback(source.close)
         total = source.check()
         outcome = _Outcome(progress(stack, total, "admitted"))
-        error: InputError | None = None
         try:
-            error = trio.run(_send_all, source, identity, endpoint, patience, outcome)
+            trio.run(_send_all, source, identity, endpoint, patience, outcome)
         except BaseExceptionGroup as group:
             if group.subgroup(KeyboardInterrupt) is None:
                 raise
@@ -82,8 +81,8 @@ def send(*, address: str, directory: Path, file: str, patience: float, again: bo
         finally:
             stack.close()
             outcome.tell(endpoint, as_json=json_)
-    if error is not None:
-        raise click.UsageError(str(error))
+    if source.error is not None:
+        raise click.UsageError(str(source.error))
     sys.exit(0 if outcome.is_good else 1)
 
 
@@ -140,6 +139,10 @@ class _Source:
 
     def __init__(self, file: str, salt: str) -> None:
         self._salt = salt
+        self._number = 0
+        self._rest = b""
+        self._is_at_end = False
+        self.error: InputError | None = None
         self._name = "<stdin>" if file == "-" else file
         try:
             if file == "-" and sys.stdin is None:
@@ -164,23 +167,24 @@ class _Source:
         except InputError as error:
             raise click.UsageError(str(error)) from None
 
-    async def lines(self) -> AsyncIterator[Line]:
-        """Read line by line, without holding the others up.
-
-        Raises:
-            InputError: a line is malformed.
+    async def read(self) -> list[Line]:
+        """Read what there is, without holding the others up; nothing at the end, or at a line that is malformed.
 
         **Cancellation:** what is being read is left.
         """
-        number, rest = 0, b""
-        while piece := await trio.to_thread.run_sync(os.read, self._handle, _PIECE, abandon_on_cancel=True):
-            *whole, rest = (rest + piece).split(b"\n")
-            for line in whole:
-                number += 1
-                if (found := read_line(self._name, number, line, self._salt)) is not None:
-                    yield found
-        if rest and (found := read_line(self._name, number + 1, rest, self._salt)) is not None:
-            yield found
+        lines: list[Line] = []
+        while not lines and self.error is None and not self._is_at_end:
+            piece = await trio.to_thread.run_sync(os.read, self._handle, _PIECE, abandon_on_cancel=True)
+            self._is_at_end = not piece
+            *whole, self._rest = (self._rest + piece).split(b"\n") if piece else (self._rest, b"")
+            try:
+                for line in whole:
+                    self._number += 1
+                    if (found := read_line(self._name, self._number, line, self._salt)) is not None:
+                        lines.append(found)
+            except InputError as error:
+                self.error = error
+        return lines
 
 
 async def _send_all(
@@ -189,9 +193,8 @@ async def _send_all(
     endpoint: PeerEndpoint,
     patience: float,
     outcome: _Outcome,
-) -> InputError | None:
-    """Send everything, and wait for what becomes of it; return what is wrong with the input, if anything is."""
-    error: InputError | None = None
+) -> None:
+    """Send everything, and wait for what becomes of it."""
     async with SocketNetwork() as network:
         comms = await network.open(identity, runtime_id="send", trusted=[endpoint], patience=patience)
         receipts, waiting = trio.open_memory_channel[Receipt](_ON_THEIR_WAY)
@@ -199,14 +202,11 @@ async def _send_all(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_count, waiting, outcome, sending)
             async with receipts:
-                try:
-                    with sending:
-                        async for line in source.lines():
+                with sending:
+                    while lines := await source.read():
+                        for line in lines:
                             outcome.sent += 1
                             await receipts.send(await _sent(comms, endpoint, line))
-                except InputError as wrong:
-                    error = wrong
-    return error
 
 
 async def _sent(comms: SocketComms, endpoint: PeerEndpoint, line: Line) -> Receipt:

@@ -18,8 +18,6 @@ from ..comms._addresses import connect
 from ..testing._lanes import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from ._status import Snapshot
 
 __all__ = ["watch"]
@@ -48,34 +46,49 @@ def watch(*, address: str, once: bool, json_: bool) -> None:
 
 
 async def _watch(address: PeerAddress, once: bool, json_: bool) -> None:  # noqa: FBT001 - of the command alone
-    before: Snapshot | None = None
-    stream = await connect(address)
-    async with stream:
-        if json_ or once:
-            async for line, snapshot in _snapshots(stream):
+    async with await connect(address) as stream:
+        lines = _Lines(stream)
+        if once or json_:
+            while True:
+                line, snapshot = await lines.read()
                 click.echo(line.decode()) if json_ else Console().print(_tree(address, snapshot, None))
                 sys.stdout.flush()
                 if once:
                     return
-        else:
-            with Live(console=Console(), auto_refresh=False) as live:
-                async for _, snapshot in _snapshots(stream):
-                    live.update(_tree(address, snapshot, before), refresh=True)
-                    before = snapshot
-    raise trio.BrokenResourceError
+        before: Snapshot | None = None
+        with Live(console=Console(), auto_refresh=False) as live:
+            while True:
+                _, snapshot = await lines.read()
+                live.update(_tree(address, snapshot, before), refresh=True)
+                before = snapshot
 
 
-async def _snapshots(stream: trio.SocketStream) -> AsyncIterator[tuple[bytes, Snapshot]]:
-    buffer = b""
-    while data := await stream.receive_some(_PIECE):
-        *lines, buffer = (buffer + data).split(b"\n")
-        if len(buffer) > _LONGEST:
-            raise ValueError("a line without end")
-        for line in lines:
-            snapshot = json.loads(line)
-            if not isinstance(snapshot, dict) or not {"sessions", "total", "time"} <= set(snapshot):
-                raise ValueError("no snapshot")
-            yield line, snapshot
+class _Lines:
+    """The host's snapshots, a line each."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._buffer = b""
+
+    async def read(self) -> tuple[bytes, Snapshot]:
+        """Wait for the next one.
+
+        Raises:
+            trio.BrokenResourceError: the host is gone.
+            ValueError: it is no host.
+        """
+        while b"\n" not in self._buffer:
+            data = await self._stream.receive_some(_PIECE)
+            if not data:
+                raise trio.BrokenResourceError
+            self._buffer += data
+            if len(self._buffer) > _LONGEST:
+                raise ValueError("a line without end")
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        snapshot = json.loads(line)
+        if not isinstance(snapshot, dict) or not {"sessions", "total", "time"} <= set(snapshot):
+            raise ValueError("no snapshot")
+        return line, snapshot
 
 
 def _tree(address: str, snapshot: Snapshot, before: Snapshot | None) -> Tree:

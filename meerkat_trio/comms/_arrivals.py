@@ -45,9 +45,9 @@ class Arrival:
 
     def __init__(self, home: _Home, key: str, message_id: MessageId, issued_at: int, teller: _Teller) -> None:
         self._home = home
-        self.key = key
-        self.id = message_id
-        self.expires = issued_at + _REMEMBERED_FOR
+        self.key: str = key
+        self.id: MessageId = message_id
+        self.expires: int = issued_at + _REMEMBERED_FOR
         self.tellers = (teller,)
         self.is_answered = False
         self.reason = None

@@ -139,7 +139,8 @@ class Connection:
         self._left = 0.0
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
-        self.made = self._heard = self._spoke = trio.current_time()
+        self.made: float = trio.current_time()
+        self._heard = self._spoke = self.made
         self._waits_since: float | None = None
         self._write_began: float | None = None
         self._answers: list[Answer] = []
@@ -150,7 +151,7 @@ class Connection:
         self.bye = None
         self.was_of_use = False
         self.peer_id = None
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
 
     async def run(self, *, connects: bool, expected: bytes | None = None) -> None:
         """Shake hands, carry envelopes both ways, say goodbye; whatever goes wrong ends the connection alone.

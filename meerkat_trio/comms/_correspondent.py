@@ -94,11 +94,12 @@ class Correspondent:
 
     def __init__(self, home: Home, peer_id: PeerId) -> None:
         self._home = home
-        self.peer_id = peer_id
+        self.peer_id: PeerId = peer_id
         self.lanes = {lane: OutgoingLane(home.limits.unanswered, self._accepts) for lane in _LANES}
         self.carrier = None
         self.is_sought = False
-        self.held = self.held_bytes = 0
+        self.held: int = 0
+        self.held_bytes: int = 0
         self._incoming: dict[Lane, deque[tuple[Envelope, Arrival, int]]] = {lane: deque() for lane in _LANES}
         self._pumping: set[Lane] = set()
         self._room: trio.Event | None = None

@@ -33,10 +33,10 @@ class Letter:
     __slots__ = ("data", "envelope", "issued_at", "receipt")
 
     def __init__(self, envelope: Envelope, data: bytes, issued_at: int) -> None:
-        self.envelope = envelope
-        self.data = data
-        self.issued_at = issued_at
-        self.receipt = Receipt()
+        self.envelope: Envelope = envelope
+        self.data: bytes = data
+        self.issued_at: int = issued_at
+        self.receipt: Receipt = Receipt()
 
 
 @final

@@ -66,7 +66,7 @@ class SocketNetwork:
             wall_clock: seconds since 1970, UTC. A peer's clock may be up to 60 s ahead of ours, or 240 s behind
                 with a minute left for the way.
         """
-        self.limits = SocketLimits() if limits is None else limits
+        self.limits: SocketLimits = SocketLimits() if limits is None else limits
         self._wall_clock = wall_clock
         self._opening: AbstractAsyncContextManager[trio.Nursery]
         self.nursery: trio.Nursery
@@ -119,7 +119,7 @@ class SocketNetwork:
             for station in list(self._all_stations):
                 station.cut()
             # Without the body's exception: it leaves as it is, in no group.
-            await self._opening.__aexit__(None, None, None)
+            await self._opening.__aexit__(None, None, None)  # noqa: ASYNC102 - all in it is cancelled
 
     async def open(
         self,

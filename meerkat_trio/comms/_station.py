@@ -94,7 +94,7 @@ class Station:
     def __init__(self, network: Network, identity: Identity, arrivals: Arrivals) -> None:
         self._network = network
         self.identity = identity
-        self.limits = network.limits
+        self.limits: SocketLimits = network.limits
         self.instances: list[Instance] = []
         self.listening: dict[str, tuple[Listening, trio.CancelScope]] = {}
         self.connections: list[Connection] = []
@@ -112,7 +112,7 @@ class Station:
             rate_of_all=_ALL_COMMANDS_PER_SECOND,
             now=trio.current_time(),
         )
-        self.gone = trio.Event()
+        self.gone: trio.Event = trio.Event()
 
     # -- instances
 
