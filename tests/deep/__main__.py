@@ -20,7 +20,8 @@ from ..exploration.stage import Scenario
 _RUNS = 1_000_000
 _TRACES = 2_000
 _PAIR_RUNS = 3_000
-"""With so many every pair has its traces."""
+"""With so many nearly every pair has its traces; the others get twice as many, again and again."""
+_MOST_PAIR_RUNS = 12_000
 _COVERED = 95.0
 
 
@@ -47,12 +48,15 @@ def main() -> int:
     for name, scenario in scenarios.items():
         wanted = max(each, _PAIR_RUNS) if name in PAIRS and options.runs >= _RUNS else each
         report = explore(scenario, runs=wanted, workers=options.workers, seed=options.seed, source=SOURCE)
+        while wanted > each and _is_shallow(report) and wanted < _MOST_PAIR_RUNS:
+            wanted *= 2
+            report = explore(scenario, runs=wanted, workers=options.workers, seed=options.seed, source=SOURCE)
         runs += report.runs
         coverage = report.coverage if coverage is None else coverage | report.coverage
         _tell(name, report)
         if report.failures:
             failed.append(name)
-        if name in PAIRS and report.traces < _TRACES and not report.exhausted:
+        if name in PAIRS and _is_shallow(report):
             shallow.append(name)
     if coverage is None:
         parser.error(f"--only: no scenario's name begins with {options.only!r}")
@@ -65,6 +69,10 @@ def main() -> int:
     whole = options.only is None and parts == 1 and options.runs >= _RUNS
     too_little = whole and (bool(shallow) or coverage.percent_of_all < _COVERED)
     return 1 if failed or too_little else 0
+
+
+def _is_shallow(report: Report) -> bool:
+    return report.traces < _TRACES and not report.exhausted and not report.failures
 
 
 def _part(text: str) -> tuple[int, int]:
