@@ -49,6 +49,8 @@ _OF_TWINS: Final = {None, DropReason.DUPLICATE, DropReason.EXPIRED}
 """What is found of an envelope that came before."""
 _DRAINED: Final = 16
 """So many pieces at most are read after a goodbye."""
+_MOST_ANSWERS: Final = 4096
+"""Who lets so many answers wait is not read until it reads them: nobody has as many envelopes on the way (SPEC 9)."""
 _QUIET_ROUNDS: Final = 2
 """For so many rounds of the scheduler with nothing new the writer waits for more to write."""
 _SIGN_OF_LIFE: Final = 3
@@ -109,6 +111,7 @@ class Connection:
         "_waits_since",
         "_write_began",
         "_writer",
+        "_written",
         "bye",
         "correspondent",
         "is_made",
@@ -139,6 +142,7 @@ class Connection:
         self._left = 0.0
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
+        self._written: trio.Event | None = None
         self.made = self._heard = self._spoke = trio.current_time()
         self._waits_since: float | None = None
         self._write_began: float | None = None
@@ -230,6 +234,7 @@ class Connection:
             if self.bye is not None:
                 break
             await self.correspondent.wait_for_room()
+            await self._wait_written()
             if not trusted:
                 await trio.sleep(limits.stranger_pause)
             data = await self._stream.receive_some(_READ if trusted else limits.stranger_frame)
@@ -238,6 +243,12 @@ class Connection:
                 break  # inside a frame or not: what was not whole comes again
             self._decoder.feed(data)
         self.leave(ByeCode.DONE)
+
+    async def _wait_written(self) -> None:
+        """Wait while too many answers do, unless they are written no more."""
+        while len(self._answers) >= _MOST_ANSWERS and self._goodbye is None:
+            self._written = trio.Event()
+            await self._written.wait()
 
     def _take_frames(self) -> None:
         for frame in self._decoder:
@@ -353,6 +364,11 @@ class Connection:
             most = max(most, waiting)
             await trio.lowlevel.checkpoint()
 
+    def _has_written(self) -> None:
+        if self._written is not None:
+            self._written.set()
+            self._written = None
+
     def _abort_sleep(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._asleep = False
         return trio.lowlevel.Abort.SUCCEEDED
@@ -361,6 +377,7 @@ class Connection:
         correspondent, link = self.correspondent, self._link
         if self._answers:
             answers, self._answers = self._answers, []
+            self._has_written()
             yield from link.seal(answers)
         if correspondent.carrier is not self or self._goodbye is not None:
             return
@@ -379,6 +396,7 @@ class Connection:
         if self._goodbye is None:
             self._goodbye = code, detail
             self._left = trio.current_time()
+            self._has_written()
             self.wake()
 
     async def _say_goodbye(self, code: int, detail: str, *, drains: bool = False) -> None:

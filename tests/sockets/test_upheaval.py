@@ -11,6 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from meerkat_trio import DropReason, EnvelopeKind
 from meerkat_trio.authority import BRIDGE_INTENT
 from meerkat_trio.comms import Identity, SocketComms, SocketLimits, SocketNetwork
+from meerkat_trio.comms._bundle import seal
+from meerkat_trio.comms._envelope import encode_envelope
 
 from .attacker import FRIEND, QUIET, STRANGER, connect
 from .rig import introduce, opened
@@ -253,3 +255,52 @@ async def test_strangers_whose_commands_wait_for_room_are_forgotten_too() -> Non
         await wait_all_tasks_blocked(QUIET)
         assert victim._station.correspondents == {}
         assert victim._station._owed == 0
+
+
+# --- full in both directions
+
+
+async def test_large_messages_that_wait_for_room_do_not_stop_the_answers_behind_them() -> None:
+    bounds = SocketLimits(held_bytes=256 * 1024, linger=0.1)
+    async with SocketNetwork(bounds) as here, SocketNetwork(bounds) as there, trio.open_nursery() as nursery:
+        worker = await opened(here, "worker", TCP, work_lane=1, patience=60.0)
+        boss = await opened(there, "boss", TCP, patience=60.0)
+        introduce(worker, boss)
+
+        async def give_work() -> None:
+            for number in range(200):
+                await boss.send(boss.envelope(worker.peer_id, [number, "x" * 100_000]))
+
+        nursery.start_soon(give_work)
+        for number in range(200):
+            with await worker.claim() as claim:
+                if number in {0, 5}:
+                    await wait_all_tasks_blocked(QUIET)
+                    # It goes on once it was heard.
+                    note = worker.envelope(boss.peer_id, "wait", kind=EnvelopeKind.PEER_ADDED)
+                    receipt = await worker.send(note)
+                    assert await admit(boss) == "wait"
+                    assert await settled(receipt) is None
+                assert claim.envelope.body[0] == number
+                claim.commit()
+
+
+async def test_answers_that_nobody_reads_are_not_heaped_up() -> None:
+    async with SocketNetwork(SocketLimits(linger=0.1)) as network:
+        victim = await opened(network, "victim", TCP, trusted=[FRIEND.endpoint("friend", "tcp://127.0.0.1:1")])
+        attacker = await connect(victim, FRIEND)
+        envelopes = [attacker.envelope(victim, id=str(n).ljust(250, ".")) for n in range(64)]
+        bad = seal(FRIEND, STRANGER.public_key, [encode_envelope(each, 0) for each in envelopes])
+        with trio.move_on_after(20):
+            async with trio.open_nursery() as nursery:
+
+                async def write() -> None:
+                    for _ in range(5_000):
+                        await attacker.write(bad)
+
+                nursery.start_soon(write)
+                await wait_all_tasks_blocked(QUIET)
+                (connection,) = victim._station.connections
+                assert len(connection._answers) < 10_000
+                nursery.cancel_scope.cancel()
+        await attacker.stream.aclose()
