@@ -45,6 +45,8 @@ _FIRST_BUNDLE_BYTES: Final = 6 * 1024
 """What is sent before the first answer: the other side may not trust us, and then takes no more."""
 _FOR_STRANGERS: Final = {DropReason.UNTRUSTED_SENDER, DropReason.RATE_LIMITED, DropReason.OVERSIZE}
 """Answers that do not say that the other side trusts us."""
+_LATE: Final = DropReason.CLOSED
+"""What is found of an envelope that comes once this side goes away; nothing is said of it."""
 _OF_TWINS: Final = {None, DropReason.DUPLICATE, DropReason.EXPIRED}
 """What is found of an envelope that came before."""
 _DRAINED: Final = 16
@@ -227,8 +229,10 @@ class Connection:
 
     async def _read(self) -> None:
         peer_id, side, limits = self._link.peer_id, self._side, self._side.limits
+        trusted = False
         while self.bye is None:
-            trusted = side.is_trusted(peer_id)
+            if not side.is_leaving:  # else nobody is left who trusts anybody
+                trusted = side.is_trusted(peer_id)
             self._decoder.limit = MAX_FRAME if trusted else limits.stranger_frame
             self._take_frames()
             if self.bye is not None:
@@ -272,8 +276,10 @@ class Connection:
         correspondent, side = self.correspondent, self._side
         if self._goodbye is not None:
             return  # not answered here, so it is sent again elsewhere
-        trusted = side.is_trusted(correspondent.peer_id)
-        judge = self._known if trusted else self._judge_stranger
+        if side.is_leaving:
+            judge = self._judge_late
+        else:
+            judge = self._known if side.is_trusted(correspondent.peer_id) else self._judge_stranger
         sizes = iter(map(len, bundle.parts))
         for opened in bundle.open(recipient=side.identity.public_key, now=side.now(), judge=judge):
             size = next(sizes)
@@ -281,6 +287,8 @@ class Connection:
             twin = side.find(correspondent.peer_id, opened.id)
             if twin is not None and opened.reason in _OF_TWINS:
                 self._take_twin(twin)
+            elif opened.reason is _LATE:
+                continue  # not answered, so it is sent again to whoever is next
             elif opened.reason is not None:
                 self._answers.append(Answer(opened.id, ReceiptStatus.DROPPED, opened.reason))
             else:
@@ -313,6 +321,10 @@ class Connection:
     def _known(self, header: Header) -> DropReason | None:
         """Refuse twins: they are not verified again."""
         return None if self._side.find(self.correspondent.peer_id, header.id) is None else DropReason.DUPLICATE
+
+    def _judge_late(self, header: Header) -> DropReason:
+        """Refuse what comes once this side goes away."""
+        return self._known(header) or _LATE
 
     def _judge_stranger(self, header: Header) -> DropReason | None:
         """Refuse what somebody may not send who is not trusted: all but small commands, and not many (SPEC 3)."""

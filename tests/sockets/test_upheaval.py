@@ -151,6 +151,25 @@ async def test_what_was_claimed_and_left_comes_to_who_is_next(tmp_path: Path) ->
         assert [await settled(each) for each in (first, second)] == [None, None]
 
 
+async def test_who_is_closing_does_not_call_its_peers_strangers(tmp_path: Path) -> None:
+    address = f"uds://{tmp_path}/victim"
+    async with SocketNetwork(FAST) as network, SocketNetwork(FAST) as elsewhere, trio.open_nursery() as nursery:
+        victim = await opened(network, "victim", address)
+        sender = await opened(elsewhere, "sender", TCP, trusted=[victim.endpoint()], patience=60.0)
+        introduce(victim, sender)
+        await victim.send(victim.envelope(sender.peer_id, "nobody claims it"))
+        await wait_all_tasks_blocked(QUIET)
+        # It waits for the answer to that, for a while.
+        nursery.start_soon(victim.aclose)
+        await wait_all_tasks_blocked()
+        receipt = await sender.send(sender.envelope(victim.peer_id, "late " + "x" * 10_000))
+        await wait_all_tasks_blocked(QUIET)
+        again = await opened(network, "victim", address)
+        again.trust(sender.endpoint())
+        assert (await admit(again)).startswith("late")
+        assert await settled(receipt) is None
+
+
 # --- the network's end
 
 
