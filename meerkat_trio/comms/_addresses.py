@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -19,12 +19,13 @@ import trio
 from ..authority import PeerAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
 __all__ = ["Listening", "connect", "listen"]
 
 _BACKLOG: Final = 1024
 _OWNER_ONLY: Final = 0o600
+_LOCK_PAUSE: Final = 0.01
 
 
 @final
@@ -38,7 +39,7 @@ class Listening:
 
     def close(self) -> None:
         """Stop listening; of a Unix socket the path is removed, if it is still ours."""
-        self.listener.socket.close()
+        # The path first: as long as somebody listens nobody else puts a socket of his own there.
         if self._made is not None:
             path = Path(self.address.location)
             with suppress(OSError):
@@ -46,6 +47,7 @@ class Listening:
                 if (found.st_dev, found.st_ino) == (self._made.st_dev, self._made.st_ino):
                     path.unlink()
             self._made = None
+        self.listener.socket.close()
 
 
 async def connect(address: PeerAddress) -> trio.SocketStream:
@@ -82,7 +84,9 @@ async def listen(address: str) -> Listening:
     if scheme == "tcp":
         return await _listen_tcp(location)
     await trio.lowlevel.checkpoint()
-    return _listen_unix(Path(location))
+    path = Path(location)
+    async with _alone_in(path.parent):
+        return _listen_unix(path)
 
 
 def _host_and_port(location: str) -> tuple[str, int]:
@@ -101,31 +105,42 @@ async def _listen_tcp(location: str) -> Listening:
 
 
 def _listen_unix(path: Path) -> Listening:
-    with _alone_in(path.parent):
-        _clear(path)
-        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            bound.bind(str(path))
-            # Nobody can connect before it listens.
-            path.chmod(_OWNER_ONLY)
-            bound.listen(_BACKLOG)
-            bound.setblocking(False)  # noqa: FBT003 - the library's signature
-            made = path.lstat()
-        except BaseException:
-            bound.close()
-            raise
+    _clear(path)
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        bound.bind(str(path))
+        # Nobody can connect before it listens.
+        path.chmod(_OWNER_ONLY)
+        bound.listen(_BACKLOG)
+        bound.setblocking(False)  # noqa: FBT003 - the library's signature
+        made = path.lstat()
+    except BaseException:
+        bound.close()
+        raise
     return Listening(trio.SocketListener(trio.socket.from_stdlib_socket(bound)), PeerAddress(f"uds://{path}"), made)
 
 
-@contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """Keep two processes from both finding a socket dead, and one from removing what the other has just made."""
+@asynccontextmanager
+async def _alone_in(directory: Path) -> AsyncIterator[None]:
+    """Keep two processes from both finding a socket dead, and one from removing what the other has just made.
+
+    Whoever can read the directory can lock it, for as long as he likes: that may stop who listens, and nobody else.
+    """
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        while not _locks(handle):  # noqa: ASYNC110 - it is another process that unlocks it
+            await trio.sleep(_LOCK_PAUSE)
         yield
     finally:
         os.close(handle)
+
+
+def _locks(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _clear(path: Path) -> None:

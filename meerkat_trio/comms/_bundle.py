@@ -25,7 +25,7 @@ from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
 if TYPE_CHECKING:
     from ._identity import Identity
 
-__all__ = ["BUNDLE_HEAD", "MAX_BUNDLE", "Bundle", "Opened", "SignedEnvelope", "pack", "parse_bundle", "seal"]
+__all__ = ["BUNDLE_HEAD", "MAX_BUNDLE", "Bundle", "Judge", "Opened", "SignedEnvelope", "pack", "parse_bundle", "seal"]
 
 MAX_BUNDLE: Final = 64
 """The most envelopes under one signature."""

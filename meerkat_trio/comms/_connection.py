@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ..authority import PeerId
     from ._arrivals import Arrival
-    from ._bundle import Opened
+    from ._bundle import Judge, Opened
     from ._correspondent import Correspondent
     from ._envelope import Header
     from ._handshake import Link
@@ -45,10 +45,14 @@ _FIRST_BUNDLE_BYTES: Final = 6 * 1024
 """What is sent before the first answer: the other side may not trust us, and then takes no more."""
 _FOR_STRANGERS: Final = {DropReason.UNTRUSTED_SENDER, DropReason.RATE_LIMITED, DropReason.OVERSIZE}
 """Answers that do not say that the other side trusts us."""
+_LATE: Final = DropReason.CLOSED
+"""What is found of an envelope that comes once this side goes away; nothing is said of it."""
 _OF_TWINS: Final = {None, DropReason.DUPLICATE, DropReason.EXPIRED}
 """What is found of an envelope that came before."""
 _DRAINED: Final = 16
 """So many pieces at most are read after a goodbye."""
+_MOST_ANSWERS: Final = 4096
+"""Who lets so many answers wait is not read until it reads them: nobody has as many envelopes on the way (SPEC 9)."""
 _QUIET_ROUNDS: Final = 2
 """For so many rounds of the scheduler with nothing new the writer waits for more to write."""
 _SIGN_OF_LIFE: Final = 3
@@ -109,6 +113,7 @@ class Connection:
         "_waits_since",
         "_write_began",
         "_writer",
+        "_written",
         "bye",
         "correspondent",
         "is_made",
@@ -139,6 +144,7 @@ class Connection:
         self._left = 0.0
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
+        self._written: trio.Event | None = None
         self.made: float = trio.current_time()
         self._heard = self._spoke = self.made
         self._waits_since: float | None = None
@@ -224,13 +230,16 @@ class Connection:
 
     async def _read(self) -> None:
         peer_id, side, limits = self._link.peer_id, self._side, self._side.limits
+        trusted = False
         while self.bye is None:
-            trusted = side.is_trusted(peer_id)
+            if not side.is_leaving:  # else nobody is left who trusts anybody
+                trusted = side.is_trusted(peer_id)
             self._decoder.limit = MAX_FRAME if trusted else limits.stranger_frame
             self._take_frames()
             if self.bye is not None:
                 break
             await self.correspondent.wait_for_room()
+            await self._wait_written()
             if not trusted:
                 await trio.sleep(limits.stranger_pause)
             data = await self._stream.receive_some(_READ if trusted else limits.stranger_frame)
@@ -247,6 +256,12 @@ class Connection:
         except WireRefused as refused:
             # Networks do that; what was not whole comes again.
             raise trio.BrokenResourceError(refused.detail) from None
+
+    async def _wait_written(self) -> None:
+        """Wait while too many answers do, unless they are written no more."""
+        while len(self._answers) >= _MOST_ANSWERS and self._goodbye is None:
+            self._written = trio.Event()
+            await self._written.wait()
 
     def _take_frames(self) -> None:
         for frame in self._decoder:
@@ -270,8 +285,9 @@ class Connection:
         correspondent, side = self.correspondent, self._side
         if self._goodbye is not None:
             return  # not answered here, so it is sent again elsewhere
-        trusted = side.is_trusted(correspondent.peer_id)
-        judge = self._known if trusted else self._judge_stranger
+        judge: Judge = self._judge_late
+        if not side.is_leaving:
+            judge = self._known if side.is_trusted(correspondent.peer_id) else self._judge_stranger
         sizes = iter(map(len, bundle.parts))
         for opened in bundle.open(recipient=side.identity.public_key, now=side.now(), judge=judge):
             size = next(sizes)
@@ -279,6 +295,8 @@ class Connection:
             twin = side.find(correspondent.peer_id, opened.id)
             if twin is not None and opened.reason in _OF_TWINS:
                 self._take_twin(twin)
+            elif opened.reason is _LATE:
+                continue  # not answered, so it is sent again to whoever is next
             elif opened.reason is not None:
                 self._answers.append(Answer(opened.id, ReceiptStatus.DROPPED, opened.reason))
             else:
@@ -311,6 +329,10 @@ class Connection:
     def _known(self, header: Header) -> DropReason | None:
         """Refuse twins: they are not verified again."""
         return None if self._side.find(self.correspondent.peer_id, header.id) is None else DropReason.DUPLICATE
+
+    def _judge_late(self, header: Header) -> DropReason:
+        """Refuse what comes once this side goes away."""
+        return self._known(header) or _LATE
 
     def _judge_stranger(self, header: Header) -> DropReason | None:
         """Refuse what somebody may not send who is not trusted: all but small commands, and not many (SPEC 3)."""
@@ -362,6 +384,11 @@ class Connection:
             most = max(most, waiting)
             await trio.lowlevel.checkpoint()
 
+    def _has_written(self) -> None:
+        if self._written is not None:
+            self._written.set()
+            self._written = None
+
     def _abort_sleep(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._asleep = False
         return trio.lowlevel.Abort.SUCCEEDED
@@ -370,6 +397,7 @@ class Connection:
         correspondent, link = self.correspondent, self._link
         if self._answers:
             answers, self._answers = self._answers, []
+            self._has_written()
             yield from link.seal(answers)
         if correspondent.carrier is not self or self._goodbye is not None:
             return
@@ -388,6 +416,7 @@ class Connection:
         if self._goodbye is None:
             self._goodbye = code, detail
             self._left = trio.current_time()
+            self._has_written()
             self.wake()
 
     async def _say_goodbye(self, code: int, detail: str, *, drains: bool = False) -> None:

@@ -95,7 +95,9 @@ class Correspondent:
     def __init__(self, home: Home, peer_id: PeerId) -> None:
         self._home = home
         self.peer_id: PeerId = peer_id
-        self.lanes = {lane: OutgoingLane(home.limits.unanswered, self._accepts) for lane in _LANES}
+        # Both lanes together have room on the other side, so that it goes on to read the answers that come behind them.
+        most = home.limits.held_bytes // len(_LANES)
+        self.lanes = {lane: OutgoingLane(home.limits.unanswered, most, self._accepts) for lane in _LANES}
         self.carrier = None
         self.is_sought = False
         self.held: int = 0
@@ -189,16 +191,15 @@ class Correspondent:
         return sum(len(lane.unsent) for lane in self.lanes.values())
 
     def take_unsent(self, count: int, size: int) -> Iterator[bytes]:
-        """Take what the present connection is to carry next, control first: at least one, if there is any."""
+        """Take what the present connection is to carry next, control first: at least one, if any may go."""
         room = size
         for lane in self.lanes.values():
-            unsent = lane.unsent
-            while unsent and count and (room == size or len(unsent[0].data) <= room):
-                data = unsent.popleft().data
+            while lane.may_go_on and count and (room == size or len(lane.unsent[0].data) <= room):
+                data = lane.carry()
                 count -= 1
                 room -= len(data)
                 yield data
-            if unsent:
+            if lane.may_go_on:
                 return
 
     def answered(self, answer: Answer) -> None:

@@ -58,25 +58,30 @@ class _Parked:
 class OutgoingLane:
     """One lane on its way to one peer."""
 
-    __slots__ = ("_accepts", "_limit", "accepted", "parked", "unsent")
+    __slots__ = ("_accepts", "_limit", "_most", "accepted", "carried", "parked", "unsent")
 
     accepted: dict[str, Letter]
     """What has no answer, by id, in the order in which it was accepted."""
     unsent: deque[Letter]
     """The part of it that the present connection has not carried."""
+    carried: int
+    """How many bytes the other part has."""
     parked: OrderedDict[_Parked, None]
     """Who waits for room."""
 
-    def __init__(self, limit: int, accepts: Callable[[Letter], bool]) -> None:
+    def __init__(self, limit: int, most: int, accepts: Callable[[Letter], bool]) -> None:
         """Make an empty lane.
 
         Args:
             limit: how many envelopes may be without an answer.
+            most: how many bytes of those a connection carries, if they are several.
             accepts: asked at the moment of acceptance; False refuses, with a settled receipt.
         """
         self._limit = limit
+        self._most = most
         self._accepts = accepts
         self.accepted = {}
+        self.carried = 0
         self.unsent = deque()
         self.parked = OrderedDict()
 
@@ -109,19 +114,34 @@ class OutgoingLane:
             return False
         if letter in self.unsent:
             self.unsent.remove(letter)
+        else:
+            self.carried -= len(letter.data)
         letter.receipt.settle(reason)
         self._hand_over()
         return True
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether there is something that the present connection may carry now."""
+        return bool(self.unsent) and (not self.carried or self.carried + len(self.unsent[0].data) <= self._most)
+
+    def carry(self) -> bytes:
+        """Take the next for the present connection."""
+        data = self.unsent.popleft().data
+        self.carried += len(data)
+        return data
+
     def rewind(self) -> None:
         """Let everything be sent again: the connection that carried it is gone."""
         self.unsent = deque(self.accepted.values())
+        self.carried = 0
 
     def drop_all(self, reason: DropReason) -> list[Letter]:
         """Give everything up, and whoever waits for room too; return what had been accepted."""
         dropped, self.accepted = list(self.accepted.values()), {}
         parked, self.parked = self.parked, OrderedDict()
         self.unsent.clear()
+        self.carried = 0
         for letter in dropped:
             letter.receipt.settle(reason)
         for each in parked:

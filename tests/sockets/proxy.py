@@ -48,7 +48,7 @@ class Proxy:
         if not self._faults_left:
             return [float("inf")]
         self._faults_left -= 1
-        return [self._dice.choice((0, 50, 500, 5_000, 50_000)) * self._dice.random()]
+        return [self._dice.choice((0, 50, 500, 5_000, 20_000)) * self._dice.random()]
 
     async def _wait(self) -> None:
         for _ in range(self._dice.randrange(20)):

@@ -11,6 +11,8 @@ from trio.testing import wait_all_tasks_blocked
 from meerkat_trio import DropReason, EnvelopeKind
 from meerkat_trio.authority import BRIDGE_INTENT
 from meerkat_trio.comms import Identity, SocketComms, SocketLimits, SocketNetwork
+from meerkat_trio.comms._bundle import seal
+from meerkat_trio.comms._envelope import encode_envelope
 
 from .attacker import FRIEND, QUIET, STRANGER, connect
 from .rig import introduce, opened
@@ -149,6 +151,25 @@ async def test_what_was_claimed_and_left_comes_to_who_is_next(tmp_path: Path) ->
         assert [await settled(each) for each in (first, second)] == [None, None]
 
 
+async def test_who_is_closing_does_not_call_its_peers_strangers(tmp_path: Path) -> None:
+    address = f"uds://{tmp_path}/victim"
+    async with SocketNetwork(FAST) as network, SocketNetwork(FAST) as elsewhere, trio.open_nursery() as nursery:
+        victim = await opened(network, "victim", address)
+        sender = await opened(elsewhere, "sender", TCP, trusted=[victim.endpoint()], patience=60.0)
+        introduce(victim, sender)
+        await victim.send(victim.envelope(sender.peer_id, "nobody claims it"))
+        await wait_all_tasks_blocked(QUIET)
+        # It waits for the answer to that, for a while.
+        nursery.start_soon(victim.aclose)
+        await wait_all_tasks_blocked()
+        receipt = await sender.send(sender.envelope(victim.peer_id, "late " + "x" * 10_000))
+        await wait_all_tasks_blocked(QUIET)
+        again = await opened(network, "victim", address)
+        again.trust(sender.endpoint())
+        assert (await admit(again)).startswith("late")
+        assert await settled(receipt) is None
+
+
 # --- the network's end
 
 
@@ -253,3 +274,52 @@ async def test_strangers_whose_commands_wait_for_room_are_forgotten_too() -> Non
         await wait_all_tasks_blocked(QUIET)
         assert victim._station.correspondents == {}
         assert victim._station._owed == 0
+
+
+# --- full in both directions
+
+
+async def test_large_messages_that_wait_for_room_do_not_stop_the_answers_behind_them() -> None:
+    bounds = SocketLimits(held_bytes=256 * 1024, linger=0.1)
+    async with SocketNetwork(bounds) as here, SocketNetwork(bounds) as there, trio.open_nursery() as nursery:
+        worker = await opened(here, "worker", TCP, work_lane=1, patience=60.0)
+        boss = await opened(there, "boss", TCP, patience=60.0)
+        introduce(worker, boss)
+
+        async def give_work() -> None:
+            for number in range(200):
+                await boss.send(boss.envelope(worker.peer_id, [number, "x" * 100_000]))
+
+        nursery.start_soon(give_work)
+        for number in range(200):
+            with await worker.claim() as claim:
+                if number in {0, 5}:
+                    await wait_all_tasks_blocked(QUIET)
+                    # It goes on once it was heard.
+                    note = worker.envelope(boss.peer_id, "wait", kind=EnvelopeKind.PEER_ADDED)
+                    receipt = await worker.send(note)
+                    assert await admit(boss) == "wait"
+                    assert await settled(receipt) is None
+                assert claim.envelope.body[0] == number
+                claim.commit()
+
+
+async def test_answers_that_nobody_reads_are_not_heaped_up() -> None:
+    async with SocketNetwork(SocketLimits(linger=0.1)) as network:
+        victim = await opened(network, "victim", TCP, trusted=[FRIEND.endpoint("friend", "tcp://127.0.0.1:1")])
+        attacker = await connect(victim, FRIEND)
+        envelopes = [attacker.envelope(victim, id=str(n).ljust(250, ".")) for n in range(64)]
+        bad = seal(FRIEND, STRANGER.public_key, [encode_envelope(each, 0) for each in envelopes])
+        with trio.move_on_after(20):
+            async with trio.open_nursery() as nursery:
+
+                async def write() -> None:
+                    for _ in range(5_000):
+                        await attacker.write(bad)
+
+                nursery.start_soon(write)
+                await wait_all_tasks_blocked(QUIET)
+                (connection,) = victim._station.connections
+                assert len(connection._answers) < 10_000
+                nursery.cancel_scope.cancel()
+        await attacker.stream.aclose()
