@@ -61,10 +61,14 @@ SOURCE: Final = tuple(
         "_parts",
         "_waiters",
         "_subscription",
-        "comms",
+        "comms._inbox",
+        "comms._inbox_comms",
+        "comms._lane",
+        "comms._memory",
+        "comms._trust",
     )
 )
-"""The shell: the code whose await lines have to be struck."""
+"""The shell, and the transport it is explored with: the code whose await lines have to be struck."""
 _variable: Final = contextvars.ContextVar[object]("variable")
 
 
