@@ -27,8 +27,6 @@ class _Home(Protocol):
 class _Teller(Protocol):
     def tell(self, arrival: Arrival) -> None: ...
 
-    def let_go(self, arrival: Arrival) -> None: ...
-
 
 @final
 class Arrival:
@@ -57,12 +55,9 @@ class Arrival:
         self.is_answered = True
         self.reason = receipt.reason
         tellers, self.tellers = self.tellers, ()
-        tells = self._home.has_answered(self)
-        for teller in tellers:
-            if tells:
+        if self._home.has_answered(self):
+            for teller in tellers:
                 teller.tell(self)
-            else:
-                teller.let_go(self)
 
 
 @final

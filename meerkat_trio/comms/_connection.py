@@ -72,6 +72,12 @@ class Side(Protocol):
     def now(self) -> int:
         """Return the time, in milliseconds since 1970, UTC."""
 
+    async def wait_for_former(self) -> None:
+        """Wait until those that were this side before owe no answers: what comes again may have to come first.
+
+        **Cancellation:** nothing is lost.
+        """
+
     def welcome(self, connection: Connection, peer_id: PeerId) -> Correspondent | None:
         """Take in a connection whose other side has proved who it is; None if there are too many."""
 
@@ -231,6 +237,7 @@ class Connection:
     async def _read(self) -> None:
         peer_id, side, limits = self._link.peer_id, self._side, self._side.limits
         trusted = False
+        await side.wait_for_former()
         while self.bye is None:
             if not side.is_leaving:  # else nobody is left who trusts anybody
                 trusted = side.is_trusted(peer_id)
@@ -343,12 +350,6 @@ class Connection:
         if len(header.body) > _STRANGERS_BODY:
             return DropReason.OVERSIZE
         return None if self._side.may_command(self.correspondent.peer_id) else DropReason.RATE_LIMITED
-
-    def let_go(self, arrival: Arrival) -> None:
-        """Carry no answer: there is none. If this side is there to stay, the envelope has to come again."""
-        self._owed.pop(arrival.id, None)
-        if not self._side.is_leaving:
-            self.leave(ByeCode.DONE, "what is not answered may be sent again")
 
     # -- writing
 

@@ -208,10 +208,9 @@ class SocketNetwork:
         if former is not None and not former.is_leaving:
             return former
         arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
-        station = self._stations[identity.peer_id] = Station(self, identity, arrivals)
+        formers = tuple(each.settled for each in self._all_stations if each.identity.peer_id == identity.peer_id)
+        station = self._stations[identity.peer_id] = Station(self, identity, arrivals, formers)
         self._all_stations.add(station)
-        if former is not None:
-            former.make_way()
         return station
 
     # -- what stations ask

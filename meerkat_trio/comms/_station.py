@@ -91,7 +91,9 @@ class Network(Protocol):
 class Station:
     """One identity on a network."""
 
-    def __init__(self, network: Network, identity: Identity, arrivals: Arrivals) -> None:
+    def __init__(
+        self, network: Network, identity: Identity, arrivals: Arrivals, formers: tuple[trio.Event, ...]
+    ) -> None:
         self._network = network
         self.identity = identity
         self.limits: SocketLimits = network.limits
@@ -100,8 +102,8 @@ class Station:
         self.connections: list[Connection] = []
         self.correspondents: dict[PeerId, Correspondent] = {}
         self._arrivals = arrivals
+        self._formers = formers
         self._is_winding_up = False
-        self._is_followed = False
         self._owed = 0
         self._sent: OrderedDict[str, None] = OrderedDict()
         self._patience = 0.0
@@ -112,6 +114,8 @@ class Station:
             rate_of_all=_ALL_COMMANDS_PER_SECOND,
             now=trio.current_time(),
         )
+        self.settled: trio.Event = trio.Event()
+        """Set once it is closed and owes no answers."""
         self.gone: trio.Event = trio.Event()
 
     # -- instances
@@ -144,10 +148,12 @@ class Station:
             for arrival in correspondent.discard_incoming():
                 self._arrivals.forget(arrival)
                 self._owed -= 1
+        if not self._owed:
+            self.settled.set()
 
     def say_goodbye(self) -> None:
         """Go away once nothing is owed, if no instance is left."""
-        if self.instances or self._is_winding_up or (self._owed and not self._is_followed):
+        if self.instances or self._owed or self._is_winding_up:
             return
         for correspondent in self.correspondents.values():
             correspondent.give_up()
@@ -162,13 +168,14 @@ class Station:
         for correspondent in self.correspondents.values():
             correspondent.give_up()
 
-    def make_way(self) -> None:
-        """Go away although answers are owed: this identity is open again, and knows what has come.
+    async def wait_for_former(self) -> None:
+        """Wait until those that were this side before owe no answers: what comes again may have to come first.
 
-        Whoever is told nothing here asks there, and what else it has for us is not kept waiting by an open claim.
+        **Cancellation:** nothing is lost.
         """
-        self._is_followed = True
-        self.say_goodbye()
+        for settled in self._formers:
+            await settled.wait()
+        self._formers = ()
 
     @property
     def is_leaving(self) -> bool:
@@ -358,6 +365,7 @@ class Station:
         if not tells:
             self._arrivals.forget(arrival)
         if not self.instances and not self._owed:
+            self.settled.set()
             self._network.spawn(self._leave_later)
         return tells
 

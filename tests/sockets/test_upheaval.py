@@ -105,7 +105,9 @@ async def test_what_was_not_in_line_yet_is_owed_no_answer_after_closing(tmp_path
         assert [await settled(receipt) for receipt in receipts] == [None, None]
 
 
-async def test_who_closes_with_a_claim_open_leaves_the_rest_to_who_comes_next(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("committed", [False, True])
+async def test_what_is_claimed_when_its_side_closes_keeps_its_place(tmp_path: Path, cut: bool, committed: bool) -> None:
     address = f"uds://{tmp_path}/victim"
     async with SocketNetwork(FAST) as network, SocketNetwork(FAST) as elsewhere:
         victim = await opened(network, "victim", address)
@@ -114,40 +116,24 @@ async def test_who_closes_with_a_claim_open_leaves_the_rest_to_who_comes_next(tm
         first = await sender.send(sender.envelope(victim.peer_id, "first"))
         with await victim.claim() as claim:
             await victim.aclose()
-            again = await opened(network, "victim", address)
-            again.trust(sender.endpoint())
             second = await sender.send(sender.envelope(victim.peer_id, "second"))
-            with trio.fail_after(20):
-                assert await admit(again) == "second"
-            assert await settled(second) is None
-            assert first.reason is None
-            claim.commit()
-        assert await settled(first) is None
-        await wait_all_tasks_blocked(QUIET)
-        assert again.statistics().work_waiting == 0
-
-
-async def test_what_was_claimed_and_left_comes_to_who_is_next(tmp_path: Path) -> None:
-    address = f"uds://{tmp_path}/victim"
-    async with SocketNetwork(FAST) as network, SocketNetwork(FAST) as elsewhere:
-        victim = await opened(network, "victim", address)
-        sender = await opened(elsewhere, "sender", TCP, trusted=[victim.endpoint()], patience=60.0)
-        victim.trust(sender.endpoint())
-        first = await sender.send(sender.envelope(victim.peer_id, "first"))
-        with await victim.claim():
-            await victim.aclose()
-            again = await opened(network, "victim", address)
-            again.trust(sender.endpoint())
-            # Its connection to the one that is gone ends, as connections do; the next carries a twin.
-            for connection in list(victim._station.connections):
-                connection.scope.cancel()
-            second = await sender.send(sender.envelope(victim.peer_id, "second"))
-            await wait_all_tasks_blocked(QUIET)
-        bodies = set()
-        with trio.fail_after(20):
             for _ in range(2):
-                bodies.add(await admit(again))
-        assert bodies == {"first", "second"}
+                again = await opened(network, "victim", address)
+                again.trust(sender.endpoint())
+                # Connections end, as they do: the next carries twins to the instance that is there now.
+                for connection in list(victim._station.connections) if cut else ():
+                    connection.scope.cancel()
+                await wait_all_tasks_blocked(QUIET)
+                await again.aclose()
+            again = await opened(network, "victim", address)
+            again.trust(sender.endpoint())
+            await wait_all_tasks_blocked(QUIET)
+            assert first.reason is None
+            if committed:
+                claim.commit()
+        with trio.fail_after(20):
+            bodies = [await admit(again) for _ in range(1 if committed else 2)]
+        assert bodies == (["second"] if committed else ["first", "second"])
         assert [await settled(each) for each in (first, second)] == [None, None]
 
 
