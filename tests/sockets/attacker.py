@@ -162,4 +162,7 @@ async def scene(**limits: Any) -> AsyncIterator[Scene]:
         station = victim._station
         assert set(station.correspondents) <= {honest.peer_id, FRIEND.peer_id}
         assert it.connections <= 1
+        # Nothing is remembered of what was refused, and no answer is owed.
+        assert len(station._arrivals) == len(it.admitted)
+        assert station._owed == 0
         nursery.cancel_scope.cancel()
