@@ -40,6 +40,11 @@ class _OneLineGroup(click.Group):
             raise _BadInput(" ".join(error.format_message().split())) from None
         except KeyboardInterrupt:
             raise _Interrupted("interrupted") from None
+        except BaseExceptionGroup as group:
+            # An interruption of a Trio run may come with what its tasks made of it.
+            if group.subgroup(KeyboardInterrupt) is None:
+                raise
+            raise _Interrupted("interrupted") from None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

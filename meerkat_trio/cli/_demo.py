@@ -210,9 +210,5 @@ def _in_silence() -> Iterator[None]:
     logger.setLevel(logging.CRITICAL)
     try:
         yield
-    except BaseExceptionGroup as group:
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise KeyboardInterrupt from None
     finally:
         logger.setLevel(level)

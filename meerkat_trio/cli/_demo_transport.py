@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import tempfile
 from abc import ABC, abstractmethod
 from contextlib import asynccontextmanager
@@ -137,7 +136,7 @@ async def _over_sockets(address: str) -> AsyncIterator[Lines]:
     class SocketLines:
         def __init__(self, network: SocketNetwork) -> None:
             self._network = network
-            self._identity = Identity(secrets.token_bytes(32))
+            self._identity = Identity.generate()
             self._senders: list[SocketComms] = []
             self._listens = False
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import click
 from attrs import frozen
 
-from ..comms import Identity, KeyFileRefused, TrustFile, TrustFileRefused
+from ..comms import Identity, KeyFileRefused, TrustFileRefused
 from ..testing._lanes import shown
 from ._keygen import SECRET_KEY
 from ._scenario import load
-from ._trust import TRUST_FILE
+from ._trust import trusted_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,10 +106,8 @@ def _session(path: Path, number: int, content: object) -> SessionConfig:
     if not name.strip() or not name.isprintable():
         table.refuse("name", "a printable text is needed")
     directory = path.parent / table.get("key", str, "")
-    trust = TrustFile(directory / TRUST_FILE)
     try:
-        identity = Identity.load(directory / SECRET_KEY)
-        trusted = tuple(trust.endpoints()) if trust.path.exists() else ()
+        identity, trusted = Identity.load(directory / SECRET_KEY), trusted_by(directory)
     except (KeyFileRefused, TrustFileRefused) as refused:
         table.refuse("key", str(refused))
     counts = {key: table.get(key, int, 1) for key in _COUNTS if key in table.content}

@@ -16,13 +16,13 @@ import trio
 
 from .._messages import Receipt, ReceiptStatus
 from ..authority import DropReason
-from ..comms import Identity, KeyFileRefused, SocketComms, SocketNetwork, TrustFile, TrustFileRefused
+from ..comms import Identity, KeyFileRefused, SocketComms, SocketNetwork, TrustFileRefused
 from ..testing._lanes import shown
 from ._demo_input import InputError
 from ._demo_report import progress
 from ._keygen import SECRET_KEY
 from ._send_input import Line, read_line
-from ._trust import TRUST_FILE
+from ._trust import trusted_by
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +74,6 @@ def send(*, address: str, directory: Path, file: str, patience: float, again: bo
         outcome = _Outcome(progress(stack, total, "admitted"))
         try:
             trio.run(_send_all, source, identity, endpoint, patience, outcome)
-        except BaseExceptionGroup as group:
-            if group.subgroup(KeyboardInterrupt) is None:
-                raise
-            raise KeyboardInterrupt from None
         finally:
             stack.close()
             outcome.tell(endpoint, as_json=json_)
@@ -87,15 +83,16 @@ def send(*, address: str, directory: Path, file: str, patience: float, again: bo
 
 
 def _peers(directory: Path, address: str) -> tuple[Identity, PeerEndpoint]:
-    trust = TrustFile(directory / TRUST_FILE)
     try:
-        identity = Identity.load(directory / SECRET_KEY)
-        known = [each for each in trust.endpoints() if each.address == address] if trust.path.exists() else []
+        identity, trusted = Identity.load(directory / SECRET_KEY), trusted_by(directory)
     except (KeyFileRefused, TrustFileRefused) as refused:
         raise click.UsageError(shown(str(refused))) from None
+    known = [each for each in trusted if each.address == address]
     if len(known) != 1:
         found = "nobody" if not known else f"{len(known)} peers"
-        raise click.UsageError(f"ADDRESS: {trust.path} has {found} at {shown(address)}; one is needed: see `trust add`")
+        raise click.UsageError(
+            f"ADDRESS: the trust file in {directory} has {found} at {shown(address)}; one is needed: see `trust add`"
+        )
     return identity, known[0]
 
 

@@ -16,9 +16,9 @@ from ..testing._lanes import shown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TRUST_FILE", "trust"]
+__all__ = ["trust", "trusted_by"]
 
-TRUST_FILE: Final = "trust.jsonl"
+_TRUST_FILE: Final = "trust.jsonl"
 
 _directory: Final[Callable[..., Callable[..., None]]] = click.argument(
     "directory", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path)
@@ -70,9 +70,8 @@ def remove(directory: Path, peer_id: str) -> None:
 @click.option("--json", "json_", is_flag=True, help="Print a JSON object for each peer.")
 def list_(directory: Path, *, json_: bool) -> None:
     """Print who is trusted: peer id, address, name."""
-    file = _file(directory)
     try:
-        endpoints = file.endpoints() if file.path.exists() else ()
+        endpoints = trusted_by(directory)
     except TrustFileRefused as refused:
         _refuse(refused)
     for endpoint in endpoints:
@@ -84,8 +83,18 @@ def list_(directory: Path, *, json_: bool) -> None:
         click.echo("nobody is trusted", err=True)
 
 
+def trusted_by(directory: Path) -> tuple[PeerEndpoint, ...]:
+    """Return whom the peer of a directory trusts by hand; nobody, if it has no trust file.
+
+    Raises:
+        TrustFileRefused: the file is of no use.
+    """
+    file = _file(directory)
+    return tuple(file.endpoints()) if file.path.exists() else ()
+
+
 def _file(directory: Path) -> TrustFile:
-    return TrustFile(directory / TRUST_FILE)
+    return TrustFile(directory / _TRUST_FILE)
 
 
 def _key(text: str) -> bytes:

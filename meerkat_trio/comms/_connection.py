@@ -123,7 +123,6 @@ class Connection:
         "bye",
         "correspondent",
         "is_made",
-        "made",
         "peer_id",
         "scope",
         "was_of_use",
@@ -151,8 +150,7 @@ class Connection:
         self._writer: trio.lowlevel.Task | None = None
         self._asleep = False
         self._written: trio.Event | None = None
-        self.made: float = trio.current_time()
-        self._heard = self._spoke = self.made
+        self._heard = self._spoke = trio.current_time()
         self._waits_since: float | None = None
         self._write_began: float | None = None
         self._answers: list[Answer] = []

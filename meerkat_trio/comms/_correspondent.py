@@ -59,7 +59,7 @@ class Home(Protocol):
     def may_be_sent_again(self, message_id: str) -> None:
         """Forget that an id was sent."""
 
-    def spawn(self, call: Callable[[], Awaitable[object]]) -> None:
+    def spawn(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Start a task that lives as long as the network."""
 
     def look_for(self, correspondent: Correspondent) -> None:
@@ -207,10 +207,10 @@ class Correspondent:
         if answer.status is not ReceiptStatus.QUEUED:
             any(lane.answer(answer.id, answer.reason) for lane in self.lanes.values())
 
-    def give_up(self, reason: DropReason = DropReason.CLOSED) -> None:
-        """Drop everything on its way to it: it cannot be found."""
+    def give_up(self) -> None:
+        """Drop everything on its way to it as CLOSED: it cannot be found."""
         for lane in self.lanes.values():
-            for letter in lane.drop_all(reason):
+            for letter in lane.drop_all(DropReason.CLOSED):
                 self._home.may_be_sent_again(letter.envelope.id)
 
     def expire(self) -> None:
@@ -260,13 +260,7 @@ class Correspondent:
         self.held_bytes += size
         if envelope.lane not in self._pumping:
             self._pumping.add(envelope.lane)
-            self._home.spawn(self._pump_control if envelope.lane is Lane.CONTROL else self._pump_work)
-
-    async def _pump_control(self) -> None:
-        await self._pump(Lane.CONTROL)
-
-    async def _pump_work(self) -> None:
-        await self._pump(Lane.WORK)
+            self._home.spawn(self._pump, envelope.lane)
 
     async def _pump(self, lane: Lane) -> None:
         incoming = self._incoming[lane]

@@ -5,7 +5,8 @@ How envelopes come and go is each one's own business.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import trio
 
@@ -35,13 +36,17 @@ def require_runtime_id(runtime_id: CommsRuntimeId) -> None:
         raise ValueError(f"runtime_id: {runtime_id!r} cannot name a peer ({error})") from None
 
 
-class InboxComms(CommsRuntime):
-    """A comms runtime around an `Inbox` and a `TrustStore`."""
+_Comms = TypeVar("_Comms", bound="InboxComms")
 
-    __slots__ = ("__weakref__", "_address", "_peer_id", "_public_key", "_runtime_id", "_trust", "inbox")
+
+class InboxComms(CommsRuntime):
+    """A comms runtime around an `Inbox` and a `TrustStore`, on a network that it shares with its peers."""
+
+    __slots__ = ("__weakref__", "_address", "_network", "_peer_id", "_public_key", "_runtime_id", "_trust", "inbox")
 
     inbox: Inbox
     """What this instance has accepted and not yet admitted; for those who connect it alone."""
+    _network: object
 
     def __init__(self, runtime_id: CommsRuntimeId, public_key: bytes, address: PeerAddress, inbox: Inbox) -> None:
         self._peer_id = PeerId.of_key(public_key)
@@ -107,8 +112,9 @@ class InboxComms(CommsRuntime):
             status=status,
         )
 
+    @abstractmethod
     def _next_message_id(self) -> MessageId:
-        raise NotImplementedError
+        """Mint an id that no other message of this side has."""
 
     # `claim` hands out the inbox's own coroutine: one frame less for each drain that is parked in it.
     def claim(self, *, lanes: frozenset[Lane] = ALL_LANES) -> Coroutine[Any, Any, Claim]:
@@ -138,6 +144,24 @@ class InboxComms(CommsRuntime):
         if envelope.sender != self._peer_id:
             raise ValueError(f"sender: {envelope.sender} is not this side ({self._peer_id})")
         raise trio.ClosedResourceError("send: this comms runtime is closed or was taken over")
+
+    def _to_be_taken_over(self, previous: CommsRuntime, kind: type[_Comms]) -> _Comms | None:
+        """Return an instance whose inbox this one can take over; None if there is nothing to take.
+
+        Raises:
+            TypeError: ``previous`` is of another class.
+            ValueError: ``previous`` is on another network.
+            trio.ClosedResourceError: this runtime is closed.
+        """
+        if not isinstance(previous, kind):
+            raise TypeError(f"take_over: a {kind.__name__} cannot take over a {type(previous).__name__}")
+        if self.inbox.closed is not None:
+            raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")
+        if previous is self or previous.inbox.closed is not None:
+            return None
+        if previous._network is not self._network:  # noqa: SLF001 - of our own class
+            raise ValueError(f"take_over: the previous comms runtime is on another {type(self._network).__name__}")
+        return previous
 
     def is_manually_trusted(self, peer_id: PeerId) -> bool:
         """Say whether ``peer_id`` has an edge of source MANUAL."""

@@ -91,7 +91,9 @@ class MemoryComms(InboxComms):
     transport has to be.
     """
 
-    __slots__ = ("_network",)
+    __slots__ = ()
+
+    _network: MemoryNetwork
 
     def __init__(
         self,
@@ -161,16 +163,10 @@ class MemoryComms(InboxComms):
             ValueError: ``previous`` is on another network; nothing has changed.
             trio.ClosedResourceError: this runtime is closed; nothing has changed.
         """
-        if not isinstance(previous, MemoryComms):
-            raise TypeError(f"take_over: a MemoryComms cannot take over a {type(previous).__name__}")
-        if self.inbox.closed is not None:
-            raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")
-        if previous is self or previous.inbox.closed is not None:
-            return
-        if previous._network is not self._network:  # noqa: SLF001 - of our own class
-            raise ValueError("take_over: the previous comms runtime is on another MemoryNetwork")
-        self._network.replace(previous, self)
-        self.inbox.take_over(previous.inbox)
+        taken = self._to_be_taken_over(previous, MemoryComms)
+        if taken is not None:
+            self._network.replace(taken, self)
+            self.inbox.take_over(taken.inbox)
 
     async def aclose(self) -> None:
         """Leave the network and drop what was accepted and not admitted; see `CommsRuntime.aclose`.

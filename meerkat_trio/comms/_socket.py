@@ -117,7 +117,7 @@ class SocketNetwork:
             for comms in list(self._open):
                 comms.shut()
             for station in list(self._all_stations):
-                station.cut()
+                station.give_up()
             # Without the body's exception: it leaves as it is, in no group.
             await self._opening.__aexit__(None, None, None)  # noqa: ASYNC102 - all in it is cancelled
 
@@ -293,8 +293,9 @@ class SocketComms(InboxComms):
     its 300 s; neither says that the peer has never had it.
     """
 
-    __slots__ = ("_carried", "_network", "_station", "_told", "listens_at", "patience")
+    __slots__ = ("_carried", "_station", "_told", "listens_at", "patience")
 
+    _network: SocketNetwork
     listens_at: set[str]
     """The addresses of this instance's listeners; those of an instance it took over are among them."""
     patience: float
@@ -410,25 +411,20 @@ class SocketComms(InboxComms):
             ValueError: ``previous`` is on another network; nothing has changed.
             trio.ClosedResourceError: this runtime is closed; nothing has changed.
         """
-        if not isinstance(previous, SocketComms):
-            raise TypeError(f"take_over: a SocketComms cannot take over a {type(previous).__name__}")
-        if self.inbox.closed is not None:
-            raise trio.ClosedResourceError("take_over: this comms runtime is closed or was taken over")
-        if previous is self or previous.inbox.closed is not None:
+        taken = self._to_be_taken_over(previous, SocketComms)
+        if taken is None:
             return
-        if previous._network is not self._network:  # noqa: SLF001 - of our own class
-            raise ValueError("take_over: the previous comms runtime is on another SocketNetwork")
-        station = previous._station  # noqa: SLF001
-        self.inbox.take_over(previous.inbox)
+        station = taken._station  # noqa: SLF001 - of our own class
+        self.inbox.take_over(taken.inbox)
         if station is self._station:
-            station.replace(previous, self)
-            self.listens_at |= previous.listens_at
+            station.replace(taken, self)
+            self.listens_at |= taken.listens_at
             # Until the session has shown its trust here, its peers are not strangers.
-            self._carried |= {**previous._carried, **previous._trust.by_peer()}  # noqa: SLF001
+            self._carried |= {**taken._carried, **taken._trust.by_peer()}  # noqa: SLF001
         else:
-            station.leave(previous)
+            station.leave(taken)
             station.say_goodbye()
-        previous.listens_at.clear()
+        taken.listens_at.clear()
 
     def statistics(self) -> CommsStatistics:
         """Count what the inbox holds, and the tasks of this side that wait for room at a peer."""

@@ -155,16 +155,15 @@ class Station:
         """Go away once nothing is owed, if no instance is left."""
         if self.instances or self._owed or self._is_winding_up:
             return
-        for correspondent in self.correspondents.values():
-            correspondent.give_up()
+        self.give_up()
         for connection in self.connections:
             connection.leave(ByeCode.CLOSED, "this side goes away")
         if not self.connections:
             self._network.leave(self)
             self.gone.set()
 
-    def cut(self) -> None:
-        """Give everything up: the network is at its end."""
+    def give_up(self) -> None:
+        """Drop everything on its way to peers."""
         for correspondent in self.correspondents.values():
             correspondent.give_up()
 
@@ -389,9 +388,9 @@ class Station:
         """Forget that an id was sent."""
         self._sent.pop(message_id, None)
 
-    def spawn(self, call: Callable[[], Awaitable[object]]) -> None:
+    def spawn(self, call: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Start a task that lives as long as the network."""
-        self._network.spawn(call)
+        self._network.spawn(call, *arguments)
 
     # -- what an instance asks
 

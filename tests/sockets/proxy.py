@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
 
 import trio
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from meerkat_trio.authority import PeerAddress
+from meerkat_trio.comms._addresses import connect
 
 __all__ = ["Proxy"]
 
@@ -16,10 +15,10 @@ _PIECE = 16 * 1024
 
 
 class Proxy:
-    """Listens at ``address`` and passes everything on, with faults that a seed decides."""
+    """Listens at ``address`` and passes everything on to ``target``, with faults that a seed decides."""
 
-    def __init__(self, connect: Callable[[], Awaitable[trio.SocketStream]], seed: int, *, faults: int) -> None:
-        self._connect = connect
+    def __init__(self, target: str, seed: int, *, faults: int) -> None:
+        self._target = PeerAddress(target)
         self._dice = random.Random(seed)
         self._faults_left = faults
         self.cuts = 0
@@ -35,7 +34,7 @@ class Proxy:
         # Connections are taken up late, each by another while: so they change their order.
         await self._wait()
         try:
-            far = await self._connect()
+            far = await connect(self._target)
         except OSError:
             return
         async with far, trio.open_nursery() as nursery:
@@ -76,9 +75,3 @@ class Proxy:
             await sink.send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             scope.cancel()
-
-
-def connector(address: Any) -> Callable[[], Awaitable[trio.SocketStream]]:
-    """Return what connects to a ``tcp`` address."""
-    host, _, port = str(address).removeprefix("tcp://").rpartition(":")
-    return lambda: trio.open_tcp_stream(host, int(port))

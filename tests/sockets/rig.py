@@ -28,13 +28,13 @@ def introduce(*peers: SocketComms) -> None:
                 peer.trust(other.endpoint())
 
 
-async def opened(network: SocketNetwork, name: str, address: str, **options: Any) -> SocketComms:
+async def opened(network: SocketNetwork, name: str, address: str | None, **options: Any) -> SocketComms:
     """Open a peer with a key that follows from its name."""
     identity = Identity(name.encode().ljust(32, b"."))
     return await network.open(identity, runtime_id=name, listen=address, **{"patience": 0.0, **options})
 
 
-def bench(address: Callable[[], str], **limits: Any) -> Any:
+def bench(address: Callable[[], str]) -> Any:
     """Return what makes conformance benches over sockets; ``address`` gives a new one each time."""
 
     @asynccontextmanager
@@ -46,9 +46,7 @@ def bench(address: Callable[[], str], **limits: Any) -> Any:
             receiver, sender, other = peers
 
             async def rebuild() -> SocketComms:
-                rebuilt = await network.open(
-                    Identity(b"receiver".ljust(32, b".")), runtime_id="receiver", patience=0.0, **lanes
-                )
+                rebuilt = await opened(network, "receiver", None, **lanes)
                 for peer in (sender, other):
                     rebuilt.trust(peer.endpoint())
                 return rebuilt

@@ -11,7 +11,7 @@ from meerkat_trio import SessionRun, open_machine
 from meerkat_trio.authority import EnvelopeKind
 from meerkat_trio.comms import SocketComms, SocketLimits, SocketNetwork
 
-from .proxy import Proxy, connector
+from .proxy import Proxy
 from .rig import opened
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ async def _play(seed: int) -> int:
     async with SocketNetwork(FAST) as here, SocketNetwork(FAST) as there, trio.open_nursery() as nursery:
         a = await opened(here, "a", "tcp://127.0.0.1:0", patience=60.0)
         b = await opened(there, "b", "tcp://127.0.0.1:0", patience=60.0)
-        proxies = {comms: Proxy(connector(comms.advertised_address), seed, faults=20) for comms in (a, b)}
+        proxies = {comms: Proxy(comms.advertised_address, seed, faults=20) for comms in (a, b)}
         for comms, other in ((a, b), (b, a)):
             await nursery.start(proxies[other].run)
             _trust_at(comms, other, proxies[other].address)
@@ -99,7 +99,7 @@ async def test_a_session_is_rebound_and_moves_while_connections_are_cut() -> Non
         comms.trust(sender.endpoint())
         await session.attach_ingress(comms)
         async with trio.open_nursery() as nursery:
-            proxy = Proxy(connector(comms.advertised_address), 1, faults=8)
+            proxy = Proxy(comms.advertised_address, 1, faults=8)
             await nursery.start(proxy.run)
             _trust_at(sender, comms, proxy.address)
             receipts: list[Receipt] = []

@@ -17,7 +17,7 @@ import trio
 from meerkat_trio.comms import Identity, TrustFile
 
 from .handlers import LEDGER
-from .proxy import Proxy, connector
+from .proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +150,7 @@ async def test_connections_that_are_cut_lose_and_repeat_nothing(place: Place) ->
     place.configure("tcp://127.0.0.1:0")
     with place.host() as (_, address):
         async with trio.open_nursery() as nursery:
-            proxy = Proxy(connector(address), 0, faults=15)
+            proxy = Proxy(address, 0, faults=15)
             await nursery.start(proxy.run)
             place.trust_host_at(proxy.address)
             with place.sender("one", proxy.address) as one, place.sender("two", proxy.address) as two:

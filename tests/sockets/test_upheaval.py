@@ -99,9 +99,9 @@ async def test_what_was_not_in_line_yet_is_owed_no_answer_after_closing(
         station = victim._station
         spawn, pumps = station.spawn, trio.Event()
 
-        def close(call: Any) -> None:
+        def close(call: Any, *arguments: Any) -> None:
             # The task that puts the second in line was started, and has not run.
-            spawn(call)
+            spawn(call, *arguments)
             station.leave(victim)
             victim.inbox.close()
             pumps.set()
