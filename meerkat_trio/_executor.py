@@ -268,27 +268,24 @@ class Executor:
         # An executor that was never given a message does without a cancel scope: 100,000 of them may idle.
         while not self._stopping and not self._queue.work and not self._finishing:
             await self._park()
+        context = contextvars.copy_context()
         while not self._is_done():
-            with trio.CancelScope() as self._scope:
-                if self._interruption is not None:
-                    self._interruption = None
-                    await self._back_off()
-                await self._work()
+            try:
+                with trio.CancelScope() as self._scope:
+                    if self._interruption is not None:
+                        self._interruption = None
+                        await self._back_off()
+                    await self._work(context)
+            finally:
+                if _has_strayed(context):
+                    # From the next step on; this task serves nothing before it has waited.
+                    trio.lowlevel.current_task().context = context.copy()
             self._scope = None
 
     def _is_done(self) -> bool:
         return self._stopping or (self._finishing and not self._queue.work)
 
-    async def _work(self) -> None:
-        context = contextvars.copy_context()
-        try:
-            await self._work_in(context)
-        finally:
-            if _has_strayed(context):
-                # For the next executor, which this task does not serve before it has waited for it.
-                trio.lowlevel.current_task().context = context
-
-    async def _work_in(self, context: contextvars.Context) -> None:
+    async def _work(self, context: contextvars.Context) -> None:
         queue, limiter = self._queue, self._limiter
         turns = BATCH
         while not self._stopping:

@@ -179,9 +179,7 @@ class Inbox:
             return Receipt.dropped(_DUPLICATE)
         lane = self._control if envelope.lane is _CONTROL else self._work
         queue = lane.queue
-        if queue is None:
-            queue = lane.queue = deque()
-        elif len(queue) >= lane.limit:
+        if queue is not None and len(queue) >= lane.limit:
             raise trio.WouldBlock
         taken = self._asleep and self._take is not None and not queue and not self._inherited and self._take(envelope)
         seen[key] = None
@@ -190,6 +188,8 @@ class Inbox:
         if taken:
             return Receipt.admitted()
         receipt = Receipt()
+        if queue is None:
+            queue = lane.queue = deque()
         queue.append((envelope, receipt))
         if self._asleep:
             self._wake_claimer()

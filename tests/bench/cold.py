@@ -1,7 +1,8 @@
 """Messages to 10,000 cold sessions in random order: each one wakes a drain that was asleep.
 
-The floor is a task and a bare channel per session. One sender, two messages per session, the same shuffled
-order for everybody.
+A message goes two hops, from its sender to the drain and on to the executor, so the floor is two bare channels and two
+tasks per session; one of each, which is less than a drain does, stands among the peers. One sender, two messages per
+session, the same shuffled order for everybody.
 """
 
 from __future__ import annotations
@@ -38,18 +39,29 @@ async def _receive(channel: trio.MemoryReceiveChannel[int], handle: Callable[[ob
         await handle(message)
 
 
-async def _floor(sessions: int) -> float:
+async def _forward(into: trio.MemoryReceiveChannel[int], out: trio.MemorySendChannel[int]) -> None:
+    async for message in into:
+        await out.send(message)
+
+
+async def _channels(sessions: int, hops: int) -> float:
     order = _order(sessions)
     done = trio.Event()
     handle = count_down(len(order), done)
-    channels = [trio.open_memory_channel[int](_BUFFER) for _ in range(sessions)]
+    ways: list[trio.MemorySendChannel[int]] = []
     async with trio.open_nursery() as nursery:
-        for _, into in channels:
+        for _ in range(sessions):
+            out, into = trio.open_memory_channel[int](_BUFFER)
+            ways.append(out)
+            for _ in range(hops - 1):
+                further, end = trio.open_memory_channel[int](_BUFFER)
+                nursery.start_soon(_forward, into, further)
+                into = end
             nursery.start_soon(_receive, into, handle)
         await trio.testing.wait_all_tasks_blocked()
         start = start_clock()
         for number in order:
-            await channels[number][0].send(number)
+            await ways[number].send(number)
         await done.wait()
         taken = perf_counter() - start
         nursery.cancel_scope.cancel()
@@ -75,7 +87,11 @@ async def _ours(sessions: int) -> float:
 
 
 def _floor_turn(scale: Scale) -> dict[str, float]:
-    return {_NAME: trio.run(_floor, scale.sessions)}
+    return {_NAME: trio.run(_channels, scale.sessions, 2)}
+
+
+def _one_hop_turn(scale: Scale) -> dict[str, float]:
+    return {_NAME: trio.run(_channels, scale.sessions, 1)}
 
 
 def _ours_turn(scale: Scale) -> dict[str, float]:
@@ -85,7 +101,8 @@ def _ours_turn(scale: Scale) -> dict[str, float]:
 SETTINGS: Final = (
     Setting(
         rows=(Row(name=_NAME, what="message to one of 10,000 cold sessions", unit="us", goal=Goal(limit=0.7)),),
-        floor=Contestant(label="trio channel and task per session", turn=_floor_turn),
+        floor=Contestant(label="two channels and tasks per session", turn=_floor_turn),
         ours=Contestant(label="sessions", turn=_ours_turn),
+        peers=(Contestant(label="one channel and task per session", turn=_one_hop_turn),),
     ),
 )
