@@ -14,7 +14,7 @@ from ._exceptions import InvariantViolated, TransitionRejected
 from ._hot import admits_message, begin_run
 from ._row import Row
 from ._state import SessionState, broken_invariant
-from ._transitions import ROWS_BY_INPUT
+from ._transitions import PLANS_BY_INPUT
 
 if TYPE_CHECKING:
     from ._effects import Effect
@@ -139,11 +139,10 @@ def apply(state: SessionState, input: Input) -> Step:  # noqa: A002 - the field'
     """Apply one input to a state: the pure function behind `Authority.apply`, with the same errors."""
     session = state.session
     try:
-        rows = ROWS_BY_INPUT[input.__class__][session.phase]
+        plans = PLANS_BY_INPUT[type(input)][session.phase]
     except KeyError:
         raise TypeError(f"not an input of the authority: {input!r}") from None
-    for row in rows:
-        when, refuses_ending, checks, update, emit, effects = row.plan
+    for when, refuses_ending, checks, update, emit, effects, row in plans:  # noqa: B007 - of the row that fits
         if when is None or when(state, input):
             break
     else:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ._effects import Effect
     from ._state import SessionState
 
-__all__ = ["ALL_PHASES", "NOT_ENDING", "Predicate", "Row", "row"]
+__all__ = ["ALL_PHASES", "NOT_ENDING", "Plan", "Predicate", "Row", "row"]
 
 ALL_PHASES: Final = frozenset(SessionPhase)
 
@@ -23,7 +23,7 @@ Predicate = Callable[["SessionState", Any], bool]
 _Update: TypeAlias = Callable[["SessionState", Any], "SessionState"]
 _Emit: TypeAlias = Callable[["SessionState", "SessionState", Any], "tuple[Effect, ...]"]
 _Checks: TypeAlias = tuple[tuple[str, Predicate], ...]
-_Plan: TypeAlias = "tuple[Predicate | None, bool, _Checks, _Update | None, _Emit | None, tuple[Effect, ...]]"
+Plan: TypeAlias = "tuple[Predicate | None, bool, _Checks, _Update | None, _Emit | None, tuple[Effect, ...], Row]"
 
 
 @frozen(kw_only=True)
@@ -58,16 +58,16 @@ class Row:
     """Why the input changes nothing, for rows that are no-ops."""
     doc: str
     """What it does, in a few words, for the printed table."""
-    plan: _Plan = field(init=False, repr=False, eq=False)
-    """What `apply` needs of the above, together: looked up once for each input."""
+    plan: Plan = field(init=False, repr=False, eq=False)
+    """What `apply` needs of the above, together, and the row itself."""
 
     @refuses_ending.default
     def _first_guard_is_not_ending(self) -> bool:
         return bool(self.guards) and self.guards[0][0] == "not_ending"
 
     @plan.default
-    def _all_that_apply_needs(self) -> _Plan:
-        return self.when, self.refuses_ending, self.checks, self.update, self.emit, self.effects
+    def _all_that_apply_needs(self) -> Plan:
+        return self.when, self.refuses_ending, self.checks, self.update, self.emit, self.effects, self
 
     @checks.default
     def _guards_after_not_ending(self) -> _Checks:

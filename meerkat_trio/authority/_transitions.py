@@ -12,9 +12,9 @@ from ._supervisor_rows import SUPERVISOR_ROWS
 from ._values import SessionPhase
 
 if TYPE_CHECKING:
-    from ._row import Row
+    from ._row import Plan, Row
 
-__all__ = ["ROWS_BY_INPUT", "TRANSITIONS"]
+__all__ = ["PLANS_BY_INPUT", "TRANSITIONS"]
 
 TRANSITIONS: Final[tuple[Row, ...]] = (
     *SESSION_ROWS,
@@ -23,8 +23,10 @@ TRANSITIONS: Final[tuple[Row, ...]] = (
     *MESSAGE_ROWS,
 )
 
-ROWS_BY_INPUT: Final[dict[type, dict[SessionPhase, tuple[Row, ...]]]] = {
-    on: {phase: tuple(row for row in TRANSITIONS if row.on is on and phase in row.phases) for phase in SessionPhase}
+PLANS_BY_INPUT: Final[dict[type, dict[SessionPhase, tuple[Plan, ...]]]] = {
+    on: {
+        phase: tuple(row.plan for row in TRANSITIONS if row.on is on and phase in row.phases) for phase in SessionPhase
+    }
     for on in (*COMMANDS, *OBSERVATIONS)
 }
-"""The rows to try, by the input's class and the session's phase."""
+"""What the rows to try do, by the input's class and the session's phase."""

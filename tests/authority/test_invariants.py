@@ -243,10 +243,10 @@ def test_a_row_that_breaks_an_invariant_is_caught_and_changes_nothing(
         return attrs.evolve(row, update=mutant.update, emit=None, guards=())
 
     table = {
-        on: {phase: tuple(map(mutated, rows)) for phase, rows in by_phase.items()}
-        for on, by_phase in _transitions.ROWS_BY_INPUT.items()
+        on: {phase: tuple(mutated(plan[-1]).plan for plan in plans) for phase, plans in by_phase.items()}
+        for on, by_phase in _transitions.PLANS_BY_INPUT.items()
     }
-    monkeypatch.setattr(_mutator, "ROWS_BY_INPUT", table)
+    monkeypatch.setattr(_mutator, "PLANS_BY_INPUT", table)
     authority = Authority(mutant.state)
     with pytest.raises(InvariantViolated) as caught:
         authority.apply(mutant.input)
