@@ -21,7 +21,7 @@ from ..testing._lanes import shown
 from ._demo_input import InputError
 from ._demo_report import progress
 from ._keygen import SECRET_KEY
-from ._send_input import Line, read_line
+from ._send_input import LONGEST_LINE, Line, read_line
 from ._trust import trusted_by
 
 if TYPE_CHECKING:
@@ -157,8 +157,9 @@ class _Source:
             path = Path(f"/proc/self/fd/{self._handle}") if self._name == "<stdin>" else Path(self._name)
             if not path.is_file():
                 return None
-            with path.open("rb") as lines:
-                return sum(read_line(self._name, number, line, "") is not None for number, line in enumerate(lines, 1))
+            with path.open("rb") as file:
+                lines = enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), 1)
+                return sum(read_line(self._name, number, line, "") is not None for number, line in lines)
         except OSError as error:
             raise click.UsageError(f"--file {self._name}: {error.strerror}") from None
         except InputError as error:
@@ -174,6 +175,8 @@ class _Source:
             piece = await trio.to_thread.run_sync(os.read, self._handle, _PIECE, abandon_on_cancel=True)
             self._is_at_end = not piece
             *whole, self._rest = (self._rest + piece).split(b"\n") if piece else (self._rest, b"")
+            if len(self._rest) > LONGEST_LINE:
+                whole.append(self._rest)  # which is refused
             try:
                 for line in whole:
                     self._number += 1

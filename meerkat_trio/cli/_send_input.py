@@ -9,7 +9,10 @@ from attrs import frozen
 
 from ._demo_input import InputError, parse_line
 
-__all__ = ["Line", "read_line"]
+__all__ = ["LONGEST_LINE", "Line", "read_line"]
+
+LONGEST_LINE: Final = 8 * 1024 * 1024
+"""In bytes: the wire takes 1 MiB, and in JSON a byte may be written as six."""
 
 _FIELDS: Final = {"body", "id"}
 _LONGEST_ID: Final = 200
@@ -41,6 +44,8 @@ def read_line(name: str, number: int, line: bytes, salt: str) -> Line | None:
         InputError: it is malformed; the message names the file and the line.
     """
     where = f"{name}:{number}"
+    if len(line) > LONGEST_LINE:
+        raise InputError(f"{where}: a line of more than {LONGEST_LINE} bytes")
     value = parse_line(where, line, first=number == 1)
     if value is None:
         return None

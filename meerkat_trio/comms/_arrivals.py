@@ -12,7 +12,7 @@ from ._envelope import ACCEPTANCE_WINDOW, CLOCK_SKEW
 
 if TYPE_CHECKING:
     from .._messages import Receipt
-    from ..authority import DropReason, MessageId
+    from ..authority import DropReason, MessageId, PeerId
 
 __all__ = ["Arrival", "Arrivals"]
 
@@ -32,7 +32,7 @@ class _Teller(Protocol):
 class Arrival:
     """One envelope that has come, and what became of it."""
 
-    __slots__ = ("_home", "expires", "id", "is_answered", "key", "reason", "tellers")
+    __slots__ = ("_home", "expires", "id", "is_answered", "reason", "sender", "tellers")
 
     is_answered: bool
     """Whether it was admitted or dropped; until then it is owed an answer."""
@@ -41,9 +41,9 @@ class Arrival:
     tellers: tuple[_Teller, ...]
     """The connections by which it, or a twin, has come: each carries the answer, for each may be the one that lives."""
 
-    def __init__(self, home: _Home, key: str, message_id: MessageId, issued_at: int, teller: _Teller) -> None:
+    def __init__(self, home: _Home, sender: PeerId, message_id: MessageId, issued_at: int, teller: _Teller) -> None:
         self._home = home
-        self.key: str = key
+        self.sender: PeerId = sender
         self.id: MessageId = message_id
         self.expires: int = issued_at + _REMEMBERED_FOR
         self.tellers = (teller,)
@@ -64,35 +64,57 @@ class Arrival:
 class Arrivals:
     """The arrivals of one side, by sender and id."""
 
-    __slots__ = ("_arrivals", "_limit")
+    __slots__ = ("_by_sender", "_count", "_limit")
 
     def __init__(self, limit: int) -> None:
         """Make an empty memory of at most ``limit`` answers; those still owed do not count for it."""
         self._limit = limit
-        self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
+        self._count = 0
+        self._by_sender: dict[PeerId, OrderedDict[MessageId, Arrival]] = {}
 
     def __len__(self) -> int:
-        return len(self._arrivals)
+        return self._count
 
-    def get(self, key: str) -> Arrival | None:
+    def get(self, sender: PeerId, message_id: MessageId) -> Arrival | None:
         """Return what is remembered of an envelope."""
-        return self._arrivals.get(key)
+        of_sender = self._by_sender.get(sender)
+        return None if of_sender is None else of_sender.get(message_id)
 
     def add(self, arrival: Arrival, now: int) -> None:
-        """Remember an arrival, and forget what has expired."""
-        arrivals = self._arrivals
-        arrivals[arrival.key] = arrival
-        while True:
-            key, oldest = next(iter(arrivals.items()))
+        """Remember an arrival, and forget what has expired.
+
+        Where that is too much, the oldest of whoever has the most goes: nobody pushes out what another has sent.
+        """
+        of_sender = self._by_sender.setdefault(arrival.sender, OrderedDict())
+        of_sender[arrival.id] = arrival
+        self._count += 1
+        self._trim(of_sender, now)
+        if self._count > self._limit:
+            self._trim(max(self._by_sender.values(), key=len), now, least=1)
+
+    def expire(self, now: int) -> None:
+        """Forget what has expired, also of those who send nothing any more."""
+        for sender, of_sender in list(self._by_sender.items()):
+            self._trim(of_sender, now)
+            if not of_sender:
+                del self._by_sender[sender]
+
+    def _trim(self, of_sender: OrderedDict[MessageId, Arrival], now: int, least: int = 0) -> None:
+        """Forget what has expired of one sender, and so many more."""
+        while of_sender:
+            message_id, oldest = next(iter(of_sender.items()))
             if not oldest.is_answered:
                 # Never forgotten while it is owed; it must not keep the others from being so.
-                arrivals.move_to_end(key)
+                of_sender.move_to_end(message_id)
                 return
-            if oldest.expires >= now and len(arrivals) <= self._limit:
+            if oldest.expires >= now and least <= 0:
                 return
-            del arrivals[key]
+            del of_sender[message_id]
+            self._count -= 1
+            least -= 1
 
     def forget(self, arrival: Arrival) -> None:
         """Take an envelope as if it had never come: a twin of it may be admitted."""
-        if self._arrivals.get(arrival.key) is arrival:
-            del self._arrivals[arrival.key]
+        if self.get(arrival.sender, arrival.id) is arrival:
+            del self._by_sender[arrival.sender][arrival.id]
+            self._count -= 1

@@ -125,6 +125,7 @@ class Connection:
         "is_made",
         "peer_id",
         "scope",
+        "source",
         "was_of_use",
     )
 
@@ -142,6 +143,7 @@ class Connection:
     def __init__(self, side: Side, stream: trio.SocketStream) -> None:
         self._side = side
         self._stream = stream
+        self.source: str = _source(stream)
         self._decoder = FrameDecoder()
         self._link: Link
         self.is_made = False
@@ -463,6 +465,15 @@ class Connection:
     def __repr__(self) -> str:
         who = "somebody" if self.peer_id is None else str(self.peer_id)
         return f"<Connection of {self._side.identity.peer_id} to {who}>"
+
+
+def _source(stream: trio.SocketStream) -> str:
+    """Say from which host a connection comes; those over Unix sockets come from this one."""
+    try:
+        name = stream.socket.getpeername()
+    except OSError:
+        return ""  # it is cut already
+    return str(name[0]) if isinstance(name, tuple) else ""
 
 
 def _first(group: BaseExceptionGroup[WireRefused]) -> WireRefused:

@@ -41,9 +41,9 @@ class SocketLimits:
     max_per_peer: int = field(default=4, validator=_COUNT)
     """Connections of one peer; one more replaces the oldest."""
     max_strangers: int = field(default=64, validator=_COUNT)
-    """Connections whose other side is not trusted; one more replaces the oldest."""
+    """Connections whose other side is not trusted; one more replaces the oldest of the host that has most."""
     max_unproven: int = field(default=128, validator=_COUNT)
-    """Connections whose handshake has not ended; one more replaces the oldest."""
+    """Connections whose handshake has not ended; one more replaces the oldest of the host that has most."""
     unanswered: int = field(default=256, validator=_COUNT)
     """Envelopes that one side sends to one peer in one lane before it waits for answers."""
     held_envelopes: int = field(default=1024, validator=_COUNT)
@@ -51,8 +51,10 @@ class SocketLimits:
     held_bytes: int = field(default=4 * 1024 * 1024, validator=_COUNT)
     """The same in bytes, as they came."""
     remembered: int = field(default=1_000_000, validator=_COUNT)
-    """Answers that are kept for twins, for the acceptance window; above it the oldest goes."""
+    """Answers kept for twins, for the acceptance window; above it the oldest of the peer that has most goes."""
     stranger_frame: int = field(default=8 * 1024, validator=[validators.instance_of(int), validators.ge(512)])
     """The longest frame of a peer that is not trusted."""
+    crowd_pause: float = field(default=0.002, validator=_SECONDS)
+    """Between two connections that are taken in while an eighth of ``max_unproven`` have not ended their handshake."""
     stranger_pause: float = field(default=0.02, validator=_SECONDS)
     """Between two readings of a connection whose other side is not trusted."""

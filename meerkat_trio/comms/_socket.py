@@ -19,6 +19,7 @@ from ..abc import CommsStatistics
 from ..authority import DropReason, PeerAddress, PeerEndpoint
 from ._addresses import listen as listen_at
 from ._arrivals import Arrivals
+from ._crowd import Crowd
 from ._identity import Identity
 from ._inbox import Inbox
 from ._inbox_comms import InboxComms, require_runtime_id
@@ -40,6 +41,8 @@ __all__ = ["SocketComms", "SocketNetwork"]
 
 _HOUSEKEEPING: Final = 1.0
 """Seconds between two looks at the deadlines of connections."""
+_CROWDED: Final = 8
+"""From this part of `SocketLimits.max_unproven` up connections are taken in one by one, with pauses."""
 
 
 def _require_endpoints(endpoints: Iterable[PeerEndpoint]) -> list[PeerEndpoint]:
@@ -77,8 +80,8 @@ class SocketNetwork:
         # These outlive stations: what an identity has admitted it does not admit again when it is opened anew.
         self._arrivals: dict[PeerId, Arrivals] = {}
         self._open: set[SocketComms] = set()
-        self._unproven: dict[Connection, None] = {}
-        self._strangers: dict[Connection, None] = {}
+        self._unproven = Crowd(self.limits.max_unproven)
+        self._strangers = Crowd(self.limits.max_strangers)
         self._trusted: set[Connection] = set()
         self._prefix = secrets.token_hex(6)
         self._numbers = 0
@@ -173,9 +176,15 @@ class SocketNetwork:
         endpoints = _require_endpoints(trusted)
         listening = await self._listen(identity, listen)
         station = self._station(identity)
-        comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
-        for endpoint in endpoints:
-            comms.trust(endpoint)
+        try:
+            comms = (kind or SocketComms)(self, station, runtime_id, inbox, patience, told)
+            for endpoint in endpoints:
+                comms.trust(endpoint)
+        except BaseException:
+            if listening is not None:
+                listening.close()
+            station.say_goodbye()  # if it is there for this alone
+            raise
         station.join(comms)
         self._open.add(comms)
         address = listen if listening is None else listening.address
@@ -234,32 +243,29 @@ class SocketNetwork:
         return f"{self._prefix}-{self._numbers}"
 
     def count_unproven(self, connection: Connection) -> None:
-        """Count a connection whose other side has not proved who it is; it may cost the oldest of them its place."""
-        self._unproven[connection] = None
-        self._cut_oldest(self._unproven, self.limits.max_unproven)
+        """Count a connection whose other side has not proved who it is; it may cost another its place."""
+        self._unproven.add(connection)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many connections have not proved who their other side is."""
+        return len(self._unproven) > self._unproven.limit // _CROWDED
 
     def admits(self, connection: Connection, *, trusted: bool) -> bool:
         """Count a connection whose other side has proved who it is, and make room for it."""
-        self._unproven.pop(connection, None)
+        self._unproven.discard(connection)
         if not trusted:
-            self._strangers[connection] = None
-            self._cut_oldest(self._strangers, self.limits.max_strangers)
+            self._strangers.add(connection)
             return True
         if len(self._trusted) >= self.limits.max_connections:
             return False
         self._trusted.add(connection)
         return True
 
-    def _cut_oldest(self, connections: dict[Connection, None], limit: int) -> None:
-        while len(connections) > limit:
-            oldest = next(iter(connections))
-            del connections[oldest]
-            oldest.scope.cancel()
-
     def forget(self, connection: Connection) -> None:
         """Stop counting a connection."""
-        self._unproven.pop(connection, None)
-        self._strangers.pop(connection, None)
+        self._unproven.discard(connection)
+        self._strangers.discard(connection)
         self._trusted.discard(connection)
 
     def leave(self, station: Station) -> None:
@@ -278,6 +284,10 @@ class SocketNetwork:
             now = trio.current_time()
             for station in list(self._all_stations):
                 station.housekeeping(now)
+            for peer_id, arrivals in list(self._arrivals.items()):
+                arrivals.expire(self.now())
+                if not arrivals and not any(peer_id == each.identity.peer_id for each in self._all_stations):
+                    del self._arrivals[peer_id]
 
     def __repr__(self) -> str:
         connections = len(self._trusted) + len(self._strangers)

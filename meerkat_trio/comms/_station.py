@@ -75,7 +75,11 @@ class Network(Protocol):
         """Start a task that lives as long as the network; after its end nothing is started."""
 
     def count_unproven(self, connection: Connection) -> None:
-        """Count a connection whose other side has not proved who it is; it may cost the oldest of them its place."""
+        """Count a connection whose other side has not proved who it is; it may cost another its place."""
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether many connections have not proved who their other side is."""
 
     def admits(self, connection: Connection, *, trusted: bool) -> bool:
         """Count a connection whose other side has proved who it is, and make room for it."""
@@ -85,6 +89,28 @@ class Network(Protocol):
 
     def leave(self, station: Station) -> None:
         """Forget a station that has nothing left to do."""
+
+
+@final
+class _PatientListener(trio.abc.Listener[trio.SocketStream]):
+    """Takes connections in more slowly while there is a crowd, so that those that are in are served meanwhile."""
+
+    def __init__(self, listener: trio.SocketListener, network: Network) -> None:
+        self._listener = listener
+        self._network = network
+
+    async def accept(self) -> trio.SocketStream:
+        """Take in the next connection.
+
+        **Cancellation:** nothing was taken in.
+        """
+        if self._network.is_crowded:
+            await trio.sleep(self._network.limits.crowd_pause)
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Stop listening."""
+        await self._listener.aclose()
 
 
 @final
@@ -220,13 +246,16 @@ class Station:
     async def _serve(self, listening: Listening, scope: trio.CancelScope) -> None:
         try:
             with scope:
-                await trio.serve_listeners(self._serve_one, [listening.listener], handler_nursery=self._network.nursery)
+                patient = _PatientListener(listening.listener, self._network)
+                await trio.serve_listeners(self._serve_one, [patient], handler_nursery=self._network.nursery)
         except* trio.ClosedResourceError:
             pass  # it was closed before its task saw that it is cancelled
         except* OSError as failed:
             _logger.exception("%s listens no longer at %s: %s", self, listening.address, failed.exceptions[0])
         finally:
             listening.close()
+            if self.listening.get(listening.address) == (listening, scope):
+                del self.listening[listening.address]
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
         connection = Connection(self, stream)
@@ -341,14 +370,14 @@ class Station:
 
     def find(self, peer_id: PeerId, message_id: str) -> Arrival | None:
         """Return the arrival of which an envelope would be a twin."""
-        return self._arrivals.get(f"{peer_id}{message_id}")
+        return self._arrivals.get(peer_id, message_id)
 
     def arrive(self, connection: Connection, opened: Opened, size: int) -> None:
         """Take an envelope that was not refused; with no instance left it is as if it had not come."""
         envelope = opened.envelope
         if envelope is None or not self.instances:
             return
-        arrival = Arrival(self, envelope.key, envelope.id, opened.issued_at, connection)
+        arrival = Arrival(self, envelope.sender, envelope.id, opened.issued_at, connection)
         self._arrivals.add(arrival, self.now())
         self._owed += 1
         connection.owe(arrival)

@@ -23,6 +23,8 @@ from .rig import opened
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from meerkat_trio.authority import PeerEndpoint
+
 __all__ = ["FRIEND", "QUIET", "STRANGER", "Attacker", "Scene", "connect", "scene"]
 
 FRIEND = Identity(b"friend".ljust(32, b"."))
@@ -83,13 +85,14 @@ class Attacker:
             bye = frame if isinstance(frame, Bye) else bye
         return bye
 
-    def envelope(self, victim: SocketComms, body: Any = "bad", **fields: Any) -> Envelope:
+    def envelope(self, victim: SocketComms | PeerEndpoint, body: Any = "bad", **fields: Any) -> Envelope:
         options: dict[str, Any] = {"id": f"id {body}", "kind": EnvelopeKind.MESSAGE, **fields}
         return Envelope(sender=self.identity.peer_id, recipient=victim.peer_id, body=body, **options)
 
-    def bundle(self, victim: SocketComms, *envelopes: Envelope, issued_at: int | None = None) -> bytes:
+    def bundle(self, victim: SocketComms | PeerEndpoint, *envelopes: Envelope, issued_at: int | None = None) -> bytes:
         now = int(time.time() * 1000) if issued_at is None else issued_at
-        return seal(self.identity, victim.public_key, [encode_envelope(each, now) for each in envelopes])
+        key = victim.public_key if isinstance(victim, SocketComms) else victim.signing_key
+        return seal(self.identity, key, [encode_envelope(each, now) for each in envelopes])
 
 
 async def connect(victim: SocketComms, identity: Identity, *, shake_hands: bool = True) -> Attacker:
