@@ -192,9 +192,12 @@ class Connection:
             _logger.info("%s: the handshake took too long", self)
             await self._say_goodbye(ByeCode.TIMEOUT, "the handshake took too long", drains=True)
         except* WireRefused as refused:
-            what = _first(refused)
-            _logger.warning("%s is refused: %s", self, what.detail)
-            await self._say_goodbye(ByeCode.REFUSED, what.detail, drains=True)
+            # Not the exception itself: it would keep this frame, which would keep it, until they are collected.
+            why = _first(refused).detail
+            # Of a stranger it is no news, and there may be many of them.
+            is_known = self.peer_id is not None and self._side.is_trusted(self.peer_id)
+            _logger.log(logging.WARNING if is_known else logging.INFO, "%s is refused: %s", self, why)
+            await self._say_goodbye(ByeCode.REFUSED, why, drains=True)
 
     async def _shake_hands(self, connects: bool, expected: bytes | None) -> None:  # noqa: FBT001 - private
         limits, side = self._side.limits, self._side

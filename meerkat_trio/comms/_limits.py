@@ -54,7 +54,7 @@ class SocketLimits:
     """Answers kept for twins, for the acceptance window; above it the oldest of the peer that has most goes."""
     stranger_frame: int = field(default=8 * 1024, validator=[validators.instance_of(int), validators.ge(512)])
     """The longest frame of a peer that is not trusted."""
-    crowd_pause: float = field(default=0.002, validator=_SECONDS)
-    """Between two connections that are taken in while an eighth of ``max_unproven`` have not ended their handshake."""
+    crowd_pause: float = field(default=0.004, validator=_SECONDS)
+    """Between two connections that are taken in while four have not ended their handshake."""
     stranger_pause: float = field(default=0.02, validator=_SECONDS)
     """Between two readings of a connection whose other side is not trusted."""

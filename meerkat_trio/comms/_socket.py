@@ -41,8 +41,8 @@ __all__ = ["SocketComms", "SocketNetwork"]
 
 _HOUSEKEEPING: Final = 1.0
 """Seconds between two looks at the deadlines of connections."""
-_CROWDED: Final = 8
-"""From this part of `SocketLimits.max_unproven` up connections are taken in one by one, with pauses."""
+_CROWDED: Final = 4
+"""From so many unproven connections up others are taken in with pauses: those that are in are served meanwhile."""
 
 
 def _require_endpoints(endpoints: Iterable[PeerEndpoint]) -> list[PeerEndpoint]:
@@ -249,7 +249,7 @@ class SocketNetwork:
     @property
     def is_crowded(self) -> bool:
         """Whether many connections have not proved who their other side is."""
-        return len(self._unproven) > self._unproven.limit // _CROWDED
+        return len(self._unproven) >= _CROWDED
 
     def admits(self, connection: Connection, *, trusted: bool) -> bool:
         """Count a connection whose other side has proved who it is, and make room for it."""

@@ -98,6 +98,19 @@ def test_standard_input_is_sent_up_to_the_line_that_is_malformed(place: Path) ->
     assert "<stdin>:2: not JSON" in ran.stderr
 
 
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meerkat_trio.cli._send.LONGEST_LINE", 1000)
+    monkeypatch.setattr("meerkat_trio.cli._send_input.LONGEST_LINE", 1000)
+    result = send(place, {"body": 1}, {"body": "x" * 1000})
+    assert result.exit_code == 2
+    assert "lines.jsonl:2: a line of more than 1000 bytes" in result.output
+    result = invoke("send", f"uds://{place}/bob.sock", "--key", str(place / "alice"), "--file", "/dev/zero")
+    assert result.exit_code == 2
+    assert "/dev/zero:1: a line of more than 1000 bytes" in result.output
+
+
 def test_a_peer_that_is_not_there_is_looked_for_and_given_up(place: Path) -> None:
     result = send(place, {"body": 1}, options=("--timeout", "0"))
     assert result.exit_code == 1

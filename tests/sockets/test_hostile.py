@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -32,7 +33,7 @@ from meerkat_trio.comms._envelope import Header, encode_envelope
 from meerkat_trio.comms._frames import Answer, ByeCode, Receipts, encode_hello, encode_receipts
 from meerkat_trio.comms._prefix import PREFIX, VERSION, frame
 
-from .attacker import FRIEND, QUIET, STRANGER, Scene, connect, scene
+from .attacker import FRIEND, QUIET, STRANGER, Attacker, Scene, connect, scene
 from .crowd import crowd, crowd_arguments
 from .rig import opened
 
@@ -326,6 +327,30 @@ async def test_strangers_cost_the_oldest_of_them_its_place() -> None:
         assert it.connections <= 4 + 1
 
 
+async def test_a_crowd_from_one_host_costs_no_other_host_its_place() -> None:
+    async with scene(max_unproven=4, crowd_pause=0.001) as it:
+        address = it.victim.advertised_address
+        stream = await trio.open_tcp_stream("127.0.0.1", int(address.rpartition(":")[2]), local_address="127.0.0.2")
+        elsewhere = Attacker(stream, FRIEND)
+        it.attackers.append(elsewhere)
+        crowding = [await it.attack(shake_hands=False) for _ in range(12)]
+        assert await crowding[0].end() is None
+        await elsewhere.shake_hands()
+        await it.honest_is_served()
+
+
+async def test_in_a_crowd_others_are_taken_in_with_pauses() -> None:
+    async with scene(crowd_pause=60.0) as it:
+        await it.honest_is_served()
+        attackers = [await it.attack(shake_hands=False) for _ in range(10)]
+        await wait_all_tasks_blocked(QUIET)
+        # The fifth was waited for when the fourth came.
+        assert it.connections <= 1 + 5
+        await it.honest_is_served()
+        for attacker in attackers:
+            await attacker.stream.aclose()
+
+
 async def test_a_peer_has_so_many_connections() -> None:
     async with scene(max_per_peer=2) as it:
         first, *_ = [await it.attack() for _ in range(3)]
@@ -529,7 +554,7 @@ async def times_meanwhile(it: Scene, attack: Callable[[], Awaitable[object]]) ->
         nursery.start_soon(attack_all)
         while True:
             took.append(await _serve_once(it))
-            await trio.sleep(0.005)
+            await trio.sleep(0.02)
     return sorted(took)
 
 
@@ -542,16 +567,17 @@ async def test_a_crowd_is_no_obstacle() -> None:
 
 
 @pytest.mark.deep
-async def test_ten_thousand_are_no_obstacle(record_property: Any) -> None:
+async def test_ten_thousand_are_no_obstacle(record_property: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "meerkat_trio")  # what is kept of the log is no memory of ours
     async with scene() as it:
-        command = [sys.executable, "-m", "tests.sockets.crowd", *crowd_arguments(it.victim.endpoint(), 10_000, 500)]
 
-        def attack() -> Awaitable[object]:
-            return trio.run_process(command)
+        def attack(count: int) -> Awaitable[object]:
+            arguments = crowd_arguments(it.victim.endpoint(), count, 500)
+            return trio.run_process([sys.executable, "-m", "tests.sockets.crowd", *arguments])
 
-        await times_meanwhile(it, lambda: trio.sleep(1))  # what is used for the first time takes memory
+        await times_meanwhile(it, lambda: attack(1_000))  # as many connections as there may be take their memory
         calm, before = await times_meanwhile(it, lambda: trio.sleep(5)), _resident()
-        took, after = await times_meanwhile(it, attack), _resident()
+        took, after = await times_meanwhile(it, lambda: attack(10_000)), _resident()
         for name, times in (("alone", calm), ("among 10,000", took)):
             record_property(f"honest messages, p99 {name}", f"{times[len(times) * 99 // 100] * 1000:.1f} ms")
         record_property("resident memory", f"{before} KiB before, {after} KiB after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -321,3 +322,38 @@ async def test_answers_that_nobody_reads_are_not_heaped_up() -> None:
                 assert len(connection._answers) < 10_000
                 nursery.cancel_scope.cancel()
         await attacker.stream.aclose()
+
+
+async def test_a_listener_that_breaks_is_not_advertised_and_its_address_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def breaks(_: trio.SocketListener) -> trio.SocketStream:
+        raise OSError(errno.EINVAL, "it broke")
+
+    async with SocketNetwork(FAST) as network:
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.SocketListener, "accept", breaks)
+            victim = await opened(network, "victim", TCP)
+            address = victim.advertised_address
+            await wait_all_tasks_blocked(QUIET)
+        assert "listens no longer" in caplog.text
+        assert victim.advertised_address.scheme == "inproc"
+        assert await victim.listen(address) == address == victim.advertised_address
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_a_comms_runtime_that_cannot_be_made_leaves_nothing_open(tmp_path: Path, is_open: bool) -> None:
+    class Broken(SocketComms):
+        def __init__(self, *_: Any) -> None:
+            raise LookupError("no such thing")
+
+    address = f"uds://{tmp_path}/victim"
+    async with SocketNetwork(FAST) as network:
+        before = [await opened(network, "victim", TCP)] if is_open else []
+        with pytest.raises(LookupError):
+            await opened(network, "victim", address, kind=Broken)
+        assert not (tmp_path / "victim").exists()
+        assert [list(each.instances) for each in network._all_stations] == [before] * is_open
+        assert address not in {each for station in network._all_stations for each in station.listening}
+        again = await opened(network, "victim", address)
+        assert again.listens_at == {address}
