@@ -354,7 +354,8 @@ async def test_in_a_crowd_others_are_taken_in_with_pauses() -> None:
 async def test_a_peer_has_so_many_connections() -> None:
     async with scene(max_per_peer=2) as it:
         first, *_ = [await it.attack() for _ in range(3)]
-        bye = await first.end()
+        with trio.fail_after(10):
+            bye = await first.end()
         assert bye is not None
         assert bye.code == ByeCode.BUSY
 
