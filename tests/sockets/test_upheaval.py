@@ -113,7 +113,7 @@ async def test_what_was_not_in_line_yet_is_owed_no_answer_after_closing(
         await victim.aclose()
         again = await opened(network, "victim", address)
         again.trust(sender.endpoint())
-        with trio.fail_after(20):
+        with trio.fail_after(10):
             assert [await admit(again), await admit(again)] == ["first", "second"]
         assert [await settled(receipt) for receipt in receipts] == [None, None]
 
