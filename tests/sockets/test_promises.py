@@ -16,9 +16,11 @@ from trio.testing import wait_all_tasks_blocked
 from meerkat_trio import DropReason, EnvelopeKind, ReceiptStatus, TrustSource
 from meerkat_trio.authority import Lane
 from meerkat_trio.comms import Identity, SocketComms, SocketLimits, SocketNetwork
+from meerkat_trio.comms import _station as station
 from meerkat_trio.comms._bundle import Bundle, seal
 from meerkat_trio.comms._envelope import encode_envelope
 from meerkat_trio.comms._frames import Answer, Bye, ByeCode, Receipts
+from meerkat_trio.comms._handshake import Handshake
 from meerkat_trio.comms._prefix import frame
 
 from .attacker import FRIEND, QUIET, STRANGER, Attacker, connect
@@ -243,6 +245,43 @@ async def test_who_waits_for_room_at_a_peer_that_is_not_found_is_told(autojump_c
         for receipt in it.receipts:
             await receipt.wait()
         assert {receipt.reason for receipt in it.receipts} == {DropReason.CLOSED}
+
+
+async def accepted(listener: trio.SocketListener) -> Attacker:
+    """Be connected to, as the friend."""
+    attacker = Attacker(await listener.accept(), FRIEND)
+    handshake = Handshake(FRIEND, connects=False)
+    while handshake.link is None:
+        await attacker.write(handshake.receive(await attacker.frame()))
+    attacker.link = handshake.link
+    return attacker
+
+
+async def test_patience_begins_anew_with_each_connection_that_was_of_use(autojump_clock: MockClock) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, stage(autojump_clock, patience=5.0) as it:
+        port = listener.socket.getsockname()[1]
+        it.comms.trust(FRIEND.endpoint("friend", f"tcp://127.0.0.1:{port}"))
+        it.send("first")
+        attacker = await accepted(listener)
+        async with attacker.stream:
+            await carried(attacker, 1)
+            await answer(attacker, Answer("id first"))
+            await trio.sleep(10.0)
+            it.send("second")
+            sent = await carried(attacker, 1)
+        again = await accepted(listener)
+        async with again.stream:
+            assert await carried(again, 1) == sent
+
+
+async def test_an_attempt_to_connect_ends_in_time(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(station, "connect", lambda _: trio.sleep_forever())
+    async with stage(autojump_clock, patience=1.0, connect_timeout=5.0) as it:
+        it.send("nobody is there")
+        (receipt,) = it.receipts
+        await receipt.wait()
+        assert receipt.reason is DropReason.CLOSED
 
 
 # --- what comes
