@@ -144,8 +144,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(**limits: Any) -> AsyncIterator[Scene]:
-    """Set everything up; afterwards the honest peer is served, and nothing of the attackers is left."""
+async def scene(*, within: float = 30.0, **limits: Any) -> AsyncIterator[Scene]:
+    """Set everything up; afterwards the honest peer is served, and nothing of the attackers is left.
+
+    Who waits for longer than ``within`` seconds waits in vain.
+    """
     bounds = SocketLimits(**{"linger": 0.1, "first_backoff": 0.001, "stranger_pause": 0.001, **limits})
     async with SocketNetwork(bounds) as network, SocketNetwork() as elsewhere, trio.open_nursery() as nursery:
         victim = await opened(network, "victim", "tcp://127.0.0.1:0")
@@ -156,8 +159,9 @@ async def scene(**limits: Any) -> AsyncIterator[Scene]:
         nursery.start_soon(it.admit_all)
         await it.honest_is_served()
         try:
-            yield it
-            await it.honest_is_served()
+            with trio.fail_after(within):
+                yield it
+                await it.honest_is_served()
         finally:
             for attacker in it.attackers:
                 await attacker.stream.aclose()

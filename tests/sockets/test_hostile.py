@@ -570,7 +570,7 @@ async def test_a_crowd_is_no_obstacle() -> None:
 @pytest.mark.deep
 async def test_ten_thousand_are_no_obstacle(record_property: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "meerkat_trio")  # what is kept of the log is no memory of ours
-    async with scene() as it:
+    async with scene(within=500.0) as it:
 
         def attack(count: int) -> Awaitable[object]:
             arguments = crowd_arguments(it.victim.endpoint(), count, 500)
