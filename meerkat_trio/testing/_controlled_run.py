@@ -252,7 +252,11 @@ class ControlledRun(trio.abc.Clock):
 
     def _judge_end(self, *, cut: bool) -> None:
         for predicate, until, text in self._predicates:
-            if until is not None and not cut and not self._holds(predicate):
+            if until is None:
+                # No step comes after the last one, before which it would be asked.
+                if not self._holds(predicate):
+                    self.found(Finding(kind="check", message=f"no longer true: {text}"))
+            elif not cut and not self._holds(predicate):
                 self.found(Finding(kind="check", message=f"did not come true before the scenario ended: {text}"))
         left_behind = self.resources.left(cut=cut)
         if self.settings.learning:

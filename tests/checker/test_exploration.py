@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from meerkat_trio.testing import CheckFailed, Exploration
+from meerkat_trio.testing import CheckFailed, Exploration, explore
 
 from .rig import failure_of, green, kind_of, line_of
 
@@ -78,6 +78,22 @@ def test_what_must_always_hold_is_asked_after_every_step() -> None:
     assert failure.kind == "check"
     assert "no longer true: one in all" in failure.message
     hasty = False
+    green(scenario)
+
+
+def test_what_must_always_hold_is_asked_after_the_last_step_too() -> None:
+    async def scenario(x: Exploration) -> None:
+        held = [True]
+        x.always(lambda: held[0], "it is held")
+        await trio.lowlevel.checkpoint()
+        held[0] = careful
+
+    careful = False
+    failure = failure_of(scenario)
+    assert failure.kind == "check"
+    assert "no longer true: it is held" in failure.message
+    assert explore(scenario, replay=failure.replay).failures
+    careful = True
     green(scenario)
 
 
