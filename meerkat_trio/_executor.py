@@ -159,6 +159,14 @@ class ExecutorHost(Protocol):
         """Record how else a run ended; the message has left the queue if it was abandoned."""
 
 
+def _takes_back(context: contextvars.Context) -> bool:
+    """Say whether a handler has set a variable; if so the task goes on in a fresh copy from its next step on."""
+    strayed = _has_strayed(context)
+    if strayed:
+        trio.lowlevel.current_task().context = context.copy()
+    return strayed
+
+
 def _has_strayed(context: contextvars.Context) -> bool:
     """Whether a variable was set in the current context since ``context`` was copied from it."""
     try:
@@ -277,9 +285,7 @@ class Executor:
                         await self._back_off()
                     await self._work(context)
             finally:
-                if _has_strayed(context):
-                    # From the next step on; this task serves nothing before it has waited.
-                    trio.lowlevel.current_task().context = context.copy()
+                _takes_back(context)  # this task serves nothing before it has waited
             self._scope = None
 
     def _is_done(self) -> bool:
@@ -305,9 +311,7 @@ class Executor:
                 else:
                     async with limiter:
                         failed = not self._stopping and await self._handle(queue.work[0])
-                if _has_strayed(context):
-                    # What a handler has set is gone with it: the task goes on in a fresh copy from its next step on.
-                    trio.lowlevel.current_task().context = context.copy()
+                if _takes_back(context):
                     await trio.lowlevel.checkpoint()
                 if self._interruption is not None:
                     # This scope is used up.

@@ -217,10 +217,14 @@ class SocketNetwork:
         if former is not None and not former.is_leaving:
             return former
         arrivals = self._arrivals.setdefault(identity.peer_id, Arrivals(self.limits.remembered))
-        formers = tuple(each.settled for each in self._all_stations if each.identity.peer_id == identity.peer_id)
+        formers = tuple(each.settled for each in self._stations_of(identity.peer_id))
         station = self._stations[identity.peer_id] = Station(self, identity, arrivals, formers)
         self._all_stations.add(station)
         return station
+
+    def _stations_of(self, peer_id: PeerId) -> list[Station]:
+        """Return the station of an identity, and those that are leaving."""
+        return [each for each in self._all_stations if each.identity.peer_id == peer_id]
 
     # -- what stations ask
 
@@ -286,7 +290,7 @@ class SocketNetwork:
                 station.housekeeping(now)
             for peer_id, arrivals in list(self._arrivals.items()):
                 arrivals.expire(self.now())
-                if not arrivals and not any(peer_id == each.identity.peer_id for each in self._all_stations):
+                if not arrivals and not self._stations_of(peer_id):
                     del self._arrivals[peer_id]
 
     def __repr__(self) -> str:

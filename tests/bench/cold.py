@@ -9,39 +9,26 @@ from __future__ import annotations
 
 import random
 from time import perf_counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 import trio.testing
 
 import meerkat_trio
 
+from ._channels import BUFFER, forward, receive
 from ._measure import Contestant, Goal, Row, Scale, Setting, start_clock
 from ._ours import count_down, made_comms, register_all, run_ours, trusted_sender
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 __all__ = ["SETTINGS"]
 
 _NAME: Final = "cold"
-_BUFFER: Final = 64
 
 
 def _order(sessions: int) -> list[int]:
     order = [*range(sessions)] * 2
     random.Random(sessions).shuffle(order)
     return order
-
-
-async def _receive(channel: trio.MemoryReceiveChannel[int], handle: Callable[[object], Awaitable[None]]) -> None:
-    async for message in channel:
-        await handle(message)
-
-
-async def _forward(into: trio.MemoryReceiveChannel[int], out: trio.MemorySendChannel[int]) -> None:
-    async for message in into:
-        await out.send(message)
 
 
 async def _channels(sessions: int, hops: int) -> float:
@@ -51,13 +38,13 @@ async def _channels(sessions: int, hops: int) -> float:
     ways: list[trio.MemorySendChannel[int]] = []
     async with trio.open_nursery() as nursery:
         for _ in range(sessions):
-            out, into = trio.open_memory_channel[int](_BUFFER)
+            out, into = trio.open_memory_channel[int](BUFFER)
             ways.append(out)
             for _ in range(hops - 1):
-                further, end = trio.open_memory_channel[int](_BUFFER)
-                nursery.start_soon(_forward, into, further)
+                further, end = trio.open_memory_channel[int](BUFFER)
+                nursery.start_soon(forward, into, further)
                 into = end
-            nursery.start_soon(_receive, into, handle)
+            nursery.start_soon(receive, into, handle)
         await trio.testing.wait_all_tasks_blocked()
         start = start_clock()
         for number in order:

@@ -19,6 +19,7 @@ import trio.testing
 
 import meerkat_trio
 
+from ._channels import BUFFER, forward, receive
 from ._measure import Contestant, Goal, Row, Scale, Setting, start_clock
 from ._ours import count_down, made_comms, register_all, run_ours, trusted_sender
 
@@ -28,15 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS"]
 
-_BUFFER: Final = 64
-
 
 # --- floor and plain Trio ----------------------------------------------------------------------------
-
-
-async def _receive(channel: trio.MemoryReceiveChannel[int], handle: Callable[[object], Awaitable[None]]) -> None:
-    async for message in channel:
-        await handle(message)
 
 
 async def _send_all(channel: trio.MemorySendChannel[int], count: int) -> None:
@@ -58,9 +52,9 @@ async def _channel(
     senders: int, count: int, send: Callable[[trio.MemorySendChannel[int], int], Awaitable[None]]
 ) -> float:
     done = trio.Event()
-    out, into = trio.open_memory_channel[int](_BUFFER)
+    out, into = trio.open_memory_channel[int](BUFFER)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_receive, into, count_down(count, done))
+        nursery.start_soon(receive, into, count_down(count, done))
         await trio.testing.wait_all_tasks_blocked()
         start = start_clock()
         async with out:
@@ -71,19 +65,13 @@ async def _channel(
     return taken / count * 1e6
 
 
-async def _forward(into: trio.MemoryReceiveChannel[int], out: trio.MemorySendChannel[int]) -> None:
-    async with out:
-        async for message in into:
-            await out.send(message)
-
-
 async def _two_channels(senders: int, count: int) -> float:
     done = trio.Event()
-    out, middle_in = trio.open_memory_channel[int](_BUFFER)
-    middle_out, into = trio.open_memory_channel[int](_BUFFER)
+    out, middle_in = trio.open_memory_channel[int](BUFFER)
+    middle_out, into = trio.open_memory_channel[int](BUFFER)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_receive, into, count_down(count, done))
-        nursery.start_soon(_forward, middle_in, middle_out)
+        nursery.start_soon(receive, into, count_down(count, done))
+        nursery.start_soon(forward, middle_in, middle_out)
         await trio.testing.wait_all_tasks_blocked()
         start = start_clock()
         async with out:
@@ -98,7 +86,7 @@ async def _two_channels(senders: int, count: int) -> float:
 
 
 async def _asyncio(senders: int, count: int) -> float:
-    queue: asyncio.Queue[int] = asyncio.Queue(_BUFFER)
+    queue: asyncio.Queue[int] = asyncio.Queue(BUFFER)
     done = asyncio.Event()
     left = count
 

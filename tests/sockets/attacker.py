@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
     from meerkat_trio.authority import PeerEndpoint
 
-__all__ = ["FRIEND", "QUIET", "STRANGER", "Attacker", "Scene", "connect", "scene"]
+__all__ = ["FRIEND", "HELLO", "QUIET", "STRANGER", "Attacker", "Scene", "connect", "scene"]
 
 FRIEND = Identity(b"friend".ljust(32, b"."))
 """Somebody the victim trusts."""
+HELLO = b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))
+"""His hello, written by hand."""
 STRANGER = Identity(b"stranger".ljust(32, b"."))
 QUIET = 0.02
 
@@ -42,8 +44,8 @@ class Attacker:
         self.decoder = FrameDecoder(MAX_FRAME)
         self.link: Link
 
-    async def shake_hands(self) -> Attacker:
-        handshake = Handshake(self.identity, connects=True)
+    async def shake_hands(self, *, connects: bool = True) -> Attacker:
+        handshake = Handshake(self.identity, connects=connects)
         await self.stream.send_all(handshake.start())
         while handshake.link is None:
             frame = await self.frame()

@@ -33,7 +33,7 @@ from meerkat_trio.comms._envelope import Header, encode_envelope
 from meerkat_trio.comms._frames import Answer, ByeCode, Receipts, encode_hello, encode_receipts
 from meerkat_trio.comms._prefix import PREFIX, VERSION, frame
 
-from .attacker import FRIEND, QUIET, STRANGER, Attacker, Scene, connect, scene
+from .attacker import FRIEND, HELLO, QUIET, STRANGER, Attacker, Scene, connect, scene
 from .crowd import crowd, crowd_arguments
 from .rig import opened
 
@@ -94,8 +94,7 @@ async def test_a_handshake_that_does_not_go_on_ends_in_time(piece: bytes) -> Non
 async def test_a_handshake_without_a_proof_ends_in_time() -> None:
     async with scene(first_frame_timeout=0.05, handshake_timeout=0.1) as it:
         attacker = await it.attack(shake_hands=False)
-        hello = b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))
-        await attacker.write(frame(hello))
+        await attacker.write(frame(HELLO))
         bye = await attacker.end()
         assert bye is not None
         assert bye.code == ByeCode.TIMEOUT
@@ -104,8 +103,7 @@ async def test_a_handshake_without_a_proof_ends_in_time() -> None:
 async def test_a_proof_of_another_key_is_refused() -> None:
     async with scene() as it:
         attacker = await it.attack(shake_hands=False)
-        hello = b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))
-        await attacker.write(frame(hello) + frame(b"\x82\x02\x58\x40", STRANGER.sign(b"anything")))
+        await attacker.write(frame(HELLO) + frame(b"\x82\x02\x58\x40", STRANGER.sign(b"anything")))
         bye = await attacker.end()
         assert bye is not None
         assert bye.code == ByeCode.REFUSED
@@ -264,7 +262,7 @@ async def test_receipts_that_the_other_side_did_not_make_end_the_connection() ->
 async def test_a_second_hello_ends_the_connection() -> None:
     async with scene() as it:
         attacker = await it.attack()
-        await attacker.write(frame(b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))))
+        await attacker.write(frame(HELLO))
         bye = await attacker.end()
         assert bye is not None
         assert bye.code == ByeCode.REFUSED
@@ -598,8 +596,7 @@ def _resident() -> int:
 
 
 def test_hello_is_what_the_attacks_say() -> None:
-    # The hellos above are written by hand; this is what the code makes.
+    # It is written by hand; this is what the code makes.
     from meerkat_trio.comms._frames import Hello  # noqa: PLC0415
 
-    by_hand = b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))
-    assert encode_hello(Hello(FRIEND.public_key, b"e" * 32)) == by_hand
+    assert encode_hello(Hello(FRIEND.public_key, b"e" * 32)) == HELLO

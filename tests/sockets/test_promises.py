@@ -20,10 +20,9 @@ from meerkat_trio.comms import _station as station
 from meerkat_trio.comms._bundle import Bundle, seal
 from meerkat_trio.comms._envelope import encode_envelope
 from meerkat_trio.comms._frames import Answer, Bye, ByeCode, Receipts
-from meerkat_trio.comms._handshake import Handshake
 from meerkat_trio.comms._prefix import frame
 
-from .attacker import FRIEND, QUIET, STRANGER, Attacker, connect
+from .attacker import FRIEND, HELLO, QUIET, STRANGER, Attacker, connect
 from .rig import opened
 
 if TYPE_CHECKING:
@@ -249,12 +248,7 @@ async def test_who_waits_for_room_at_a_peer_that_is_not_found_is_told(autojump_c
 
 async def accepted(listener: trio.SocketListener) -> Attacker:
     """Be connected to, as the friend."""
-    attacker = Attacker(await listener.accept(), FRIEND)
-    handshake = Handshake(FRIEND, connects=False)
-    while handshake.link is None:
-        await attacker.write(handshake.receive(await attacker.frame()))
-    attacker.link = handshake.link
-    return attacker
+    return await Attacker(await listener.accept(), FRIEND).shake_hands(connects=False)
 
 
 async def test_patience_begins_anew_with_each_connection_that_was_of_use(autojump_clock: MockClock) -> None:
@@ -436,7 +430,7 @@ async def test_who_says_nothing_at_first_is_left(autojump_clock: MockClock) -> N
 async def test_who_does_not_end_the_handshake_is_left(autojump_clock: MockClock) -> None:
     async with stage(autojump_clock, handshake_timeout=10.0) as it:
         attacker = await it.attack(shake_hands=False)
-        await attacker.write(frame(b"".join((b"\x83\x01\x58\x20", FRIEND.public_key, b"\x58\x20", b"e" * 32))))
+        await attacker.write(frame(HELLO))
         bye = await attacker.end()
         assert bye is not None
         assert bye.code == ByeCode.TIMEOUT
