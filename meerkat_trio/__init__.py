@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         CommsNotAttached,
         DrainNotStarted,
         InvariantViolated,
+        JournalFailed,
+        JournalRefused,
         MeerkatError,
         NotARequest,
         PeerNotTrusted,
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     )
     from ._session import Session, SessionRun
     from ._subscription import StepStream
-    from .abc import Claim, CommsRuntime
+    from .abc import Claim, CommsRuntime, Journal
     from .authority import (
         Bound,
         CommsDrainMode,
@@ -123,6 +125,9 @@ __all__ = [
     "IngressUpdate",
     "InterruptMember",
     "InvariantViolated",
+    "Journal",
+    "JournalFailed",
+    "JournalRefused",
     "Lane",
     "MachineStatistics",
     "MeerkatError",

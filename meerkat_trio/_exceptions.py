@@ -18,6 +18,8 @@
      ├─ RequestAnswered         that request has its answer already
      ├─ NotARequest             a message that asks for nothing cannot be answered
      ├─ BootstrapTokenRefused   the token is not the one that was issued, or it was used
+     ├─ JournalRefused          that is no journal for this machine; it was left as it is
+     ├─ JournalFailed           the journal could not be written or read
      └─ ReconcileError          the trust store does not show a change yet; it stands and is tried again
          ├─ AddTrustFailed          an edge could not be stored
          ├─ RemoveTrustFailed       an edge could not be removed
@@ -41,6 +43,8 @@ __all__ = [
     "CommsNotAttached",
     "DrainNotStarted",
     "InvariantViolated",
+    "JournalFailed",
+    "JournalRefused",
     "MeerkatError",
     "NotARequest",
     "PeerNotTrusted",
@@ -332,3 +336,37 @@ class TrustSnapshotUnavailable(ReconcileError):
     """The store could not be read, so nothing was changed."""
 
     _what = "cannot be read"
+
+
+class JournalRefused(MeerkatError):
+    """A journal is damaged, of another program or version, or in use by another machine; it was left as it is.
+
+    Attributes:
+        journal: which one, for example its path.
+        why: what is wrong, and what can be done.
+    """
+
+    def __init__(self, journal: str, why: str) -> None:
+        super().__init__(journal, why)
+        self.journal = journal
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.journal}: {self.why}"
+
+
+class JournalFailed(MeerkatError):
+    """A journal could not be written or read: the disk is full, for example. Nothing was written; it may pass.
+
+    Attributes:
+        journal: which one, for example its path.
+        why: what went wrong.
+    """
+
+    def __init__(self, journal: str, why: str) -> None:
+        super().__init__(journal, why)
+        self.journal = journal
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.journal}: {self.why}"

@@ -1,12 +1,12 @@
-"""What a user may implement: the contract between a session and its transport.
+"""What a user may implement: the contracts of a session with its transport, and of a machine with its journal.
 
-`meerkat_trio.testing.check_comms_runtime` checks an implementation against every rule stated here.
+`meerkat_trio.testing.check_comms_runtime` checks a transport against every rule stated here.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias
 
 import trio
 from attrs import frozen
@@ -14,13 +14,25 @@ from attrs import frozen
 from .authority import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from ._messages import Envelope, Receipt, TrustSource
-    from .authority import CommsRuntimeId, DropReason, PeerAddress, PeerEndpoint, PeerId
+    from .authority import CommsRuntimeId, DropReason, PeerAddress, PeerEndpoint, PeerId, SessionId
 
-__all__ = ["ALL_LANES", "CONTROL_LANE", "NO_LANES", "Claim", "CommsRuntime", "CommsStatistics"]
+__all__ = [
+    "ALL_LANES",
+    "CONTROL_LANE",
+    "NO_LANES",
+    "Change",
+    "Claim",
+    "CommsRuntime",
+    "CommsStatistics",
+    "Delete",
+    "Entry",
+    "Forget",
+    "Journal",
+]
 
 ALL_LANES: Final = frozenset({Lane.CONTROL, Lane.WORK})
 CONTROL_LANE: Final = frozenset({Lane.CONTROL})
@@ -226,4 +238,95 @@ class CommsRuntime(ABC):
         Idempotent. What another instance has taken over stays where it is.
 
         **Cancellation:** the runtime is closed in any case.
+        """
+
+
+@frozen
+class Entry:
+    """One thing that a session has to remember. As a change: set it, in the place of one with this kind and key."""
+
+    kind: str
+    """What it is: a short word of the machine's."""
+    key: str
+    """Which one of its kind; unique within session and kind, may be empty."""
+    position: int
+    """Its place among the session's entries, from 0 up."""
+    value: bytes
+    """What there is to know; nothing that a journal would understand."""
+
+
+@frozen
+class Delete:
+    """Remove the entry of this kind and key, if it is there."""
+
+    kind: str
+    """What it is."""
+    key: str
+    """Which one of its kind."""
+
+
+@frozen
+class Forget:
+    """Remove every entry of the session."""
+
+
+Change: TypeAlias = Entry | Delete | Forget
+"""One change of what is remembered of a session."""
+
+
+class Journal(ABC):
+    """What sessions have to remember, kept where it outlives the process: entries by session, kind and key.
+
+    A machine opened with a journal enters it, restores what it holds, appends to it, and leaves it. A journal knows
+    nothing of what an entry means.
+    """
+
+    @abstractmethod
+    async def __aenter__(self) -> Self:
+        """Take the journal for this machine alone, and make it if it is not there.
+
+        Raises:
+            JournalRefused: it is damaged, of another program or version, or in use; it is left as it is.
+            JournalFailed: it cannot be made or read.
+
+        **Cancellation:** it is as it was, and free.
+        """
+
+    @abstractmethod
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Let go of it. What was appended stays.
+
+        **Cancellation:** it is free in any case.
+        """
+
+    @abstractmethod
+    async def restore(self, session_id: SessionId | None = None) -> Mapping[SessionId, Sequence[Entry]]:
+        """Return what is remembered of one session, or of every session that this machine has to take up at once.
+
+        The entries of a session are in the order of their positions. A session without entries is left out.
+
+        Raises:
+            JournalRefused: it is damaged.
+            JournalFailed: it cannot be read.
+
+        **Cancellation:** nothing has changed.
+        """
+
+    @abstractmethod
+    async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
+        """Make changes, in their order; once this returns they outlive the process.
+
+        Those of one session are made together or not at all; so are those of all sessions, but for the ones returned:
+        sessions that have another home now, of which nothing was written (a journal of one machine has none).
+
+        Raises:
+            JournalFailed: nothing was written; it may be tried again.
+
+        **Cancellation:** all was written or nothing. Any number of tasks may append at once, each for other sessions.
         """

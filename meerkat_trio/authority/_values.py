@@ -214,6 +214,8 @@ class DropReason(_Member):
     RATE_LIMITED = "rate_limited"
     INBOX_FULL = "inbox_full"
     CLOSED = "closed"
+    NOT_RECORDED = "not_recorded"
+    """The session's journal cannot be written."""
 
 
 class ResponseStatus(_Member):

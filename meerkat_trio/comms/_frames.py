@@ -74,6 +74,7 @@ ANSWER_CODES: Final[dict[DropReason | None, int]] = {
     DropReason.RATE_LIMITED: 12,
     DropReason.INBOX_FULL: 13,
     DropReason.CLOSED: 14,
+    DropReason.NOT_RECORDED: 15,
 }
 _QUEUED: Final = 0
 _ANSWERS: Final = {

@@ -386,11 +386,12 @@ class Station:
     def has_answered(self, arrival: Arrival) -> bool:
         """Note that an answer is known; say whether to tell it.
 
-        Of what was dropped because this side goes away nothing is said: whoever is here next may admit it.
+        Of what was dropped because this side goes away nothing is said: whoever is here next may admit it. What could
+        not be recorded is told, and may be sent again.
         """
         self._owed -= 1
         tells = bool(self.instances) or arrival.reason is not DropReason.CLOSED
-        if not tells:
+        if not tells or arrival.reason is DropReason.NOT_RECORDED:
             self._arrivals.forget(arrival)
         if not self.instances and not self._owed:
             self.settled.set()
