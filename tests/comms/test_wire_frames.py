@@ -265,7 +265,7 @@ def test_answers_are_divided_into_frames_that_fit() -> None:
         assert len(payload) + 24 <= MAX_RECEIPTS
 
 
-NO_PAIRS: list[object] = [{}, ["x"], ["x", 15], ["x", -1], ["x", True], ["x", None], [1, 1], ["", 1], [["x"], 1]]
+NO_PAIRS: list[object] = [{}, ["x"], ["x", 16], ["x", -1], ["x", True], ["x", None], [1, 1], ["", 1], [["x"], 1]]
 
 
 @pytest.mark.parametrize(

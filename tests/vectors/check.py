@@ -44,6 +44,7 @@ REASONS = [
     "rate_limited",
     "inbox_full",
     "closed",
+    "not_recorded",
 ]
 
 
