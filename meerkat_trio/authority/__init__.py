@@ -2,9 +2,9 @@
 
 No Trio, clock, randomness, logging or I/O in here; standard library and attrs only.
 
-General layout, bottom up: `_values` (ids, owners, enumerations), `_inputs` and `_effects` (the two alphabets), `_state`
-(regions and invariants), `_row` and the ``_*_rows`` files (the table), `_transitions` (the table as a whole),
-`_mutator` (`apply` and `Authority`).
+General layout, bottom up: `_values` (ids, owners, enumerations), `_remembered` (what outlives a process), `_inputs` and
+`_effects` (the two alphabets), `_state` (regions and invariants), `_row` and the ``_*_rows`` files (the table),
+`_transitions` (the table as a whole), `_mutator` (`apply` and `Authority`).
 """
 
 from ._effects import *
@@ -14,6 +14,7 @@ from ._inputs import *
 from ._inputs import __all__ as _inputs_all
 from ._message_rows import BRIDGE_INTENT
 from ._mutator import Authority, Step, apply
+from ._remembered import Remembered
 from ._row import Row
 from ._state import (
     ACTIVE,
@@ -43,6 +44,7 @@ __all__ = [  # noqa: PLE0604 - the names come from the lists of the modules
     "InvariantViolated",
     "MeerkatError",
     "PeersRegion",
+    "Remembered",
     "RequestsRegion",
     "Row",
     "SessionRegion",

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 import attrs
 from attrs import define, field, frozen
 
+from ._remembered import Remembered
 from ._values import (
     AdmissionTrust,
     Bound,
@@ -67,6 +68,7 @@ __all__ = [
     "RespawnDue",
     "RespawnGivenUp",
     "ResponseArrived",
+    "Restore",
     "Retire",
     "RevokeSupervisor",
     "RunFinished",
@@ -96,6 +98,14 @@ class Register:
     """The session's id."""
     counters: Counters = _NO_COUNTERS
     """What the machine remembers of this id; no counter falls below it."""
+
+
+@frozen
+class Restore:
+    """Go on with a session whose process has died."""
+
+    remembered: Remembered
+    """What is left of it."""
 
 
 @frozen
@@ -470,6 +480,7 @@ class ReplySent:
 
 Command: TypeAlias = (
     Register
+    | Restore
     | AttachExecutor
     | SetSilentIntents
     | BeginRun

@@ -26,6 +26,7 @@ from ._inputs import (
     DetachExecutor,
     ExecutorStopped,
     Register,
+    Restore,
     Retire,
     RunFinished,
     SetSilentIntents,
@@ -37,8 +38,11 @@ from ._state import (
     ACTIVE,
     LIVE,
     DrainRegion,
+    PeersRegion,
+    RequestsRegion,
     SessionRegion,
     SessionState,
+    SupervisorRegion,
 )
 from ._values import Ending, RunOutcome, SessionPhase
 
@@ -89,6 +93,33 @@ def _register(state: SessionState, i: Register) -> SessionState:
         supervisor,
         peers,
         state.requests,
+    )
+
+
+def _restore(state: SessionState, i: Restore) -> SessionState:
+    was = i.remembered
+    return SessionState(
+        SessionRegion(
+            _RETIRED if was.retired else _IDLE, was.session_id, ending=was.ending, silent_intents=was.silent_intents
+        ),
+        DrainRegion(generation=was.counters.generation),
+        state.ingress,
+        SupervisorRegion(
+            binding=was.supervisor,
+            previous=was.previous,
+            last_revoked=was.last_revoked,
+            epoch_floor=was.counters.epoch_floor,
+            obligations=dict(was.obligations),
+            token_hash=was.token_hash,
+        ),
+        PeersRegion(
+            local_endpoint=was.local_endpoint,
+            direct={endpoint.peer_id: endpoint for endpoint in was.direct},
+            overlay={endpoint.peer_id: endpoint for endpoint in was.overlay},
+            overlay_epoch=was.counters.overlay_epoch,
+            projection_epoch=was.counters.projection_epoch,
+        ),
+        RequestsRegion(inbound=was.inbound),
     )
 
 
@@ -197,6 +228,14 @@ SESSION_ROWS: Final = (
         phases=frozenset({_INITIALIZING}),
         guards={**_SAME_SESSION_ID, **_NO_LIVE_DRAIN},
         update=_register,
+    ),
+    _session_row(
+        "restore",
+        "goes on with what is left of it",
+        on=Restore,
+        phases=frozenset({_INITIALIZING}),
+        guards={"same_session_id": lambda s, i: i.remembered.session_id == s.session.session_id},
+        update=_restore,
     ),
     _session_row(
         "revive",

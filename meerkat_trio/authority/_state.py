@@ -23,6 +23,7 @@ from typing import Final
 
 from attrs import define
 
+from ._remembered import Remembered
 from ._values import (
     Bound,
     CommsDrainMode,
@@ -238,6 +239,27 @@ class SessionState:
             projection_epoch=self.peers.projection_epoch,
             overlay_epoch=self.peers.overlay_epoch,
             epoch_floor=self.supervisor.epoch_floor,
+        )
+
+    @property
+    def remembered(self) -> Remembered:
+        """What is to be known of the session when its process has died."""
+        session, supervisor, peers = self.session, self.supervisor, self.peers
+        return Remembered(
+            session_id=session.session_id,
+            ending=session.ending,
+            retired=session.phase is SessionPhase.RETIRED,
+            silent_intents=session.silent_intents,
+            counters=self.counters,
+            supervisor=supervisor.binding,
+            previous=supervisor.previous,
+            last_revoked=supervisor.last_revoked,
+            obligations=supervisor.obligations,
+            token_hash=supervisor.token_hash,
+            local_endpoint=peers.local_endpoint,
+            direct=tuple(peers.direct.values()),
+            overlay=tuple(peers.overlay.values()),
+            inbound=self.requests.inbound,
         )
 
     @property

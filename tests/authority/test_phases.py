@@ -33,12 +33,14 @@ from meerkat_trio.authority import (
     OpenRequest,
     PublishLocalEndpoint,
     RebindDrain,
+    Remembered,
     RemoveDirectPeerEndpoint,
     ReplySent,
     RespawnDue,
     RespawnGivenUp,
     ResponseArrived,
     ResponseStatus,
+    Restore,
     Retire,
     RevokeSupervisor,
     RunFinished,
@@ -75,6 +77,7 @@ from .cast import (
 )
 
 alice, ann = ALICE.peer_id, supervisor_id(ANN)
+RESTORE = Restore(Remembered(session_id="s"))
 EXECUTOR, RUN = AttachExecutor(), BeginRun("run", "message")
 ASK = Admit(EnvelopeKind.REQUEST, alice, AdmissionTrust.NONE, "ask", "c")
 SAY = Admit(EnvelopeKind.MESSAGE, alice, AdmissionTrust.MANUAL)
@@ -103,6 +106,7 @@ def cells(line: str) -> list[str]:
 # INITIALIZING, IDLE, ATTACHED, RUNNING, RETIRED, STOPPED, DESTROYED, and nothing else has happened.
 BARE: list[tuple[Input, str]] = [
     (REGISTER, "register 4 phase revive phase"),
+    (RESTORE, "restore 6 phase"),
     (EXECUTOR, "phase attach-executor 2 phase attach-executor 2 phase"),
     (SetSilentIntents(frozenset()), "phase 5 set-silent-intents phase"),
     (BeginRun("next", "m"), "2 phase begin-run phase executor_attached 2 phase"),
@@ -164,6 +168,7 @@ FURNISHED = [
 # IDLE, ATTACHED, RUNNING, RETIRED with an executor, RUNNING while it ends; with all that can be there.
 IN_FURNISHED: list[tuple[Input, str]] = [
     (REGISTER, "5 phase"),
+    (RESTORE, "5 phase"),
     (EXECUTOR, "attach-executor 2 phase executor_absent phase"),
     (SetSilentIntents(frozenset()), "5 set-silent-intents"),
     (BeginRun("next", "m"), "phase begin-run phase begin-run phase"),

@@ -33,15 +33,18 @@ from meerkat_trio.authority import (
     PublishLocalEndpoint,
     RebindDrain,
     Register,
+    Remembered,
     RequestsRegion,
     RequestStatus,
     RespawnDue,
     ResponseArrived,
     ResponseStatus,
+    Restore,
     Retire,
     RevokeSupervisor,
     RunFinished,
     RunOutcome,
+    SessionFinished,
     SessionPhase,
     SessionRegion,
     SessionState,
@@ -53,6 +56,7 @@ from meerkat_trio.authority import (
     SupervisorTrustEdgePublished,
     Unattached,
     Unregister,
+    apply,
 )
 
 from .cast import (
@@ -75,6 +79,7 @@ from .cast import (
     endpoint,
     supervisor_id,
 )
+from .walks import explored
 
 HUSH = frozenset({"hush"})
 PERSISTENT_7 = SpawnDrain(MODE, 7.0)
@@ -286,3 +291,27 @@ def test_an_accepted_request_is_marked_and_stays_open() -> None:
         "c": (ALICE.peer_id, RequestStatus.ACCEPTED),
         "d": (BOB.peer_id, RequestStatus.SENT),
     }
+
+
+def test_what_is_remembered_of_a_session_is_what_it_goes_on_with() -> None:
+    states = {id(step.after): step.after for step in explored().steps if step.after.session.ending is None}
+    for state in states.values():
+        if state.session.phase is SessionPhase.INITIALIZING:
+            continue
+        restored = apply(SessionState.initial("s"), Restore(state.remembered)).after
+        assert restored.remembered == state.remembered
+        assert restored.session.phase is (
+            SessionPhase.RETIRED if state.session.phase is SessionPhase.RETIRED else SessionPhase.IDLE
+        )
+        assert not restored.drain.live
+        assert not restored.session.executor_attached
+        assert isinstance(restored.ingress, Unattached)
+
+
+@pytest.mark.parametrize("ending", Ending)
+def test_a_session_that_was_told_to_end_has_ended_when_it_is_restored(ending: Ending) -> None:
+    was = Remembered(session_id="s", ending=ending, supervisor=bound(ANN, 3), counters=Counters(epoch_floor=3))
+    step = apply(SessionState.initial("s"), Restore(was))
+    assert step.after.session.ended is ending
+    assert step.effects == (SessionFinished(ending),)
+    assert step.after.counters.epoch_floor == 3
