@@ -38,6 +38,14 @@ class SessionCalls:
         if tasks.has_ended:
             raise SessionEnded(tasks.state.session.session_id)
 
+    async def _until_durable(self) -> None:
+        """Wait until the journal, if there is one, has what was changed: what a call has returned outlives the process.
+
+        **Cancellation:** the change stands.
+        """
+        if self._tasks.record is not None:
+            await self._tasks.record.until_durable()
+
     async def _join(self, outcome: Callable[[], T | None]) -> T | None:
         tasks = self._tasks
         if tasks.is_called_from_inside():

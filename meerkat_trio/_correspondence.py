@@ -132,6 +132,7 @@ class Correspondence(SessionCalls):
         )
         with tasks.made_requests().opened(request) as pending:
             with pending.sending:
+                await self._until_durable()
                 receipt = await comms.send(request)
                 if await receipt.wait() is ReceiptStatus.DROPPED:
                     pending.drop(receipt.reason)

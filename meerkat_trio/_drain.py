@@ -1,7 +1,8 @@
 """The drain loop: takes envelopes out of a comms runtime and offers them for admission.
 
 It knows no session: it is handed a comms runtime and an intake. Every envelope is claimed, offered and committed
-without a checkpoint in between, so a cancellation finds it either at the head of the inbox or inside.
+without a checkpoint in between, so a cancellation finds it either at the head of the inbox or inside. Where a journal
+is kept, only the wait for it comes between the claim and the offer.
 """
 
 from __future__ import annotations
@@ -61,6 +62,19 @@ class Intake(Protocol):
     def offer(self, envelope: Envelope) -> Verdict | DropReason:
         """Decide on an envelope, and take it in if it is admitted."""
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept, so that `secure` has to come before `offer_secured`."""
+
+    async def secure(self, envelope: Envelope) -> Verdict | DropReason | None:
+        """Record an envelope that would be admitted; None: it may be offered now."""
+
+    def offer_secured(self, envelope: Envelope) -> Verdict | DropReason:
+        """As `offer`, for an envelope that `secure` has let pass."""
+
+    async def withdraw(self, envelope: Envelope) -> None:
+        """Forget an envelope that was recorded and is refused after all."""
+
 
 async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_timeout: float) -> DrainEnding:
     """Serve until idle for ``idle_timeout`` seconds or dismissed, and say which.
@@ -74,7 +88,7 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
     while True:
         claim = await _claim_after_others(comms, intake) if not intake.has_room() else None
         if claim is None and never_idle and intake.has_room():
-            claim = await comms.claim_untaken(intake.take)
+            claim = await (comms.claim() if intake.is_recorded else comms.claim_untaken(intake.take))
         elif claim is None:
             claim = await _claim_timely(comms, intake, idle_timeout)
             if claim is None:
@@ -87,8 +101,35 @@ async def drain(comms: CommsRuntime, intake: Intake, binding: object, *, idle_ti
             with claim:
                 # Somebody else filled the queue since this task began to wait: put it back, shut the lane.
                 continue
-        if await _take(comms, intake, claim) is _DISMISSED:
+        take = _take_recorded(intake, binding, claim) if intake.is_recorded else _take(comms, intake, claim)
+        if await take is _DISMISSED:
             return DrainEnding.DISMISSED
+        if intake.binding is not binding:
+            return DrainEnding.CANCELLED
+
+
+async def _take_recorded(intake: Intake, binding: object, claim: Claim) -> Verdict:
+    """Take what is claimed: recorded first, then admitted and committed in one step; DISMISSED if that ends the drain.
+
+    The claim stays open meanwhile. Put back, because the drain is cancelled or replaced or another has filled the
+    queue, it stays recorded, and whoever claims it next need not wait for that.
+    """
+    with claim:
+        envelope = claim.envelope
+        verdict = await intake.secure(envelope)
+        if intake.binding is not binding or (envelope.lane is _WORK and not intake.has_room()):
+            return _REFUSED
+        if verdict is None:
+            verdict = intake.offer_secured(envelope)
+            if isinstance(verdict, DropReason):
+                # Until it is forgotten, a process after this one would handle it, whatever its sender was told.
+                await intake.withdraw(envelope)
+        if verdict is not _REFUSED:
+            claim.commit(verdict if isinstance(verdict, DropReason) else None)
+    if verdict is _REFUSED:
+        # Only an ending session refuses, and its drain is being cancelled.
+        await trio.sleep_forever()
+    return _DISMISSED if verdict is _DISMISSED else _ADMITTED
 
 
 async def _take(comms: CommsRuntime, intake: Intake, first: Claim) -> Verdict:

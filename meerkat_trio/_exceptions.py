@@ -18,6 +18,9 @@
      ├─ RequestAnswered         that request has its answer already
      ├─ NotARequest             a message that asks for nothing cannot be answered
      ├─ BootstrapTokenRefused   the token is not the one that was issued, or it was used
+     ├─ DeliveryRefused         the session's journal cannot hold a message
+     ├─ SessionMoved            the session has another home now
+     ├─ RememberedError         what was raised in a process that is gone
      ├─ JournalRefused          that is no journal for this machine; it was left as it is
      ├─ JournalFailed           the journal could not be written or read
      └─ ReconcileError          the trust store does not show a change yet; it stands and is tried again
@@ -41,6 +44,7 @@ __all__ = [
     "BootstrapTokenRefused",
     "CommandRejected",
     "CommsNotAttached",
+    "DeliveryRefused",
     "DrainNotStarted",
     "InvariantViolated",
     "JournalFailed",
@@ -50,6 +54,7 @@ __all__ = [
     "PeerNotTrusted",
     "ReconcileError",
     "RejectionCause",
+    "RememberedError",
     "RemoveTrustFailed",
     "RequestAnswered",
     "RequestDropped",
@@ -57,6 +62,7 @@ __all__ = [
     "RunInterrupted",
     "SessionEnded",
     "SessionExists",
+    "SessionMoved",
     "SessionNotRegistered",
     "TransitionRejected",
     "TrustSnapshotUnavailable",
@@ -370,3 +376,34 @@ class JournalFailed(MeerkatError):
 
     def __str__(self) -> str:
         return f"{self.journal}: {self.why}"
+
+
+class RememberedError(MeerkatError):
+    """What a handler raised in a process that is gone; its text is all that is left of it."""
+
+
+class SessionMoved(_SessionError):
+    """Another process is the session's home now: here it is stopped, and nothing more of it is recorded or said.
+
+    Attributes:
+        session_id: the session.
+    """
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r} has another home now; here it can do nothing more"
+
+
+class DeliveryRefused(_SessionError):
+    """A message was not queued, because the session's journal cannot hold it.
+
+    Attributes:
+        session_id: the session.
+        reason: NOT_RECORDED: the journal cannot be written now; MALFORMED, OVERSIZE: it cannot hold such a body.
+    """
+
+    def __init__(self, session_id: SessionId, reason: DropReason) -> None:
+        super().__init__(session_id)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"session {self.session_id!r}: the message was not queued: {self.reason.value}"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._policy import Backoff, Random
     from .authority import AdmissionClass, PeerId, ResponseStatus, RunId
 
-__all__ = ["Executor", "Run", "WorkQueue"]
+__all__ = ["Executor", "Run", "Work", "WorkQueue"]
 
 S = TypeVar("S", bound="Correspondent")
 
@@ -197,6 +197,7 @@ class Executor:
         "_scope",
         "_session",
         "_stopping",
+        "_until_durable",
         "parked",
     )
 
@@ -214,7 +215,9 @@ class Executor:
         backoff: Backoff,
         random: Random,
         limiter: trio.CapacityLimiter | None,
+        until_durable: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._until_durable = until_durable
         self._host = host
         self._session = session
         self._queue = queue
@@ -306,6 +309,11 @@ class Executor:
                 turns = BATCH
             else:
                 turns -= 1
+                if self._until_durable is not None:
+                    # So that of all that was handled, another process handles the last one again at the most.
+                    await self._until_durable()
+                    if self._stopping:
+                        return
                 if limiter is None:
                     failed = await self._handle(queue.work[0])
                 else:

@@ -10,28 +10,35 @@ import logging
 import random as _random
 import secrets
 import uuid
+from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Final, final
 
 import trio
 
 from . import authority
-from ._exceptions import SessionExists, SessionNotRegistered
+from ._exceptions import JournalRefused, SessionExists, SessionNotRegistered
 from ._parts import SessionSettings
 from ._policy import Backoff, RespawnPolicy, as_float
 from ._reports import MachineStatistics
 from ._session import Session, require_callable, require_text
 from ._subscription import StepStream
 from ._tasks import SessionTasks
+from .abc import Journal
 from .authority import Counters, DropReason, Ending, SessionState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ._drain_task import DrainTask
+    from ._entries import Memory
+    from ._journal_writer import JournalWriter
     from ._policy import Random
     from ._session import Handler
+    from ._session_record import SessionRecord
+    from .abc import Entry
     from .authority import DrainExit, SessionId
 
 __all__ = ["MeerkatMachine", "open_machine"]
@@ -50,8 +57,10 @@ class MeerkatMachine:
 
     __slots__ = (
         "_closed",
+        "_executors",
         "_floors",
         "_grace",
+        "_journal",
         "_limiter",
         "_new_id",
         "_new_token",
@@ -64,6 +73,7 @@ class MeerkatMachine:
         "_settings",
         "_strict",
         "_subscriptions",
+        "_writer",
     )
 
     def __init__(
@@ -76,7 +86,16 @@ class MeerkatMachine:
         new_id: Callable[[], str],
         new_token: Callable[[], str],
         random: Random,
+        journal: Journal | None,
+        executors: Callable[[SessionId], Handler | None],
     ) -> None:
+        self._journal = journal
+        self._executors = executors
+        self._writer: JournalWriter | None = None
+        if journal is not None:
+            # The forms of its entries need a library that is an extra.
+            writer = import_module("._journal_writer", __package__)
+            self._writer = writer.JournalWriter(journal, on_moved=self._has_moved, random=random)
         self._respawn = respawn
         self._grace = grace
         self._strict = strict
@@ -124,7 +143,8 @@ class MeerkatMachine:
             trio.ClosedResourceError: the machine is closed.
             TypeError, ValueError: an argument is of no use.
 
-        **Cancellation:** cancelled, nothing was registered; returned, the session is there.
+        **Cancellation:** cancelled, nothing was registered; returned, the session is there. With a journal, one that is
+        cancelled while that is being written has registered it.
         """
         require_text("session_id", session_id)
         if executor is not None:
@@ -143,6 +163,23 @@ class MeerkatMachine:
         root = self._root
         if self._closed or root is None:
             raise trio.ClosedResourceError("the machine is closed")
+        settings = self._make_settings(
+            work_queue=work_queue,
+            max_attempts=max_attempts,
+            abandoned_limit=abandoned_limit,
+            retry_backoff=retry_backoff,
+            outbox=outbox,
+        )
+        tasks = self._enter(root, session_id, settings, executor)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if tasks.record is not None:
+            await tasks.record.until_durable()
+        session: Session = tasks.session
+        return session
+
+    def _make_settings(
+        self, *, work_queue: int, max_attempts: int, abandoned_limit: int, retry_backoff: Backoff, outbox: int
+    ) -> SessionSettings:
         settings = SessionSettings(
             work_queue=work_queue,
             max_attempts=max_attempts,
@@ -159,26 +196,18 @@ class MeerkatMachine:
         )
         if settings == self._settings:
             # Sessions that are run alike share what says so: thousands of them may idle.
-            settings = self._settings
+            return self._settings
         self._settings = settings
-        session = self._enter(root, session_id, settings, executor)
-        await trio.lowlevel.cancel_shielded_checkpoint()
-        return session
+        return settings
 
     def _enter(
         self, root: trio.Nursery, session_id: SessionId, settings: SessionSettings, executor: Handler | None
-    ) -> Session:
+    ) -> SessionTasks:
         tasks = self._sessions.get(session_id)
         if tasks is None:
-            tasks = SessionTasks(
-                SessionState.initial(session_id),
-                settings,
-                serving=self._serving,
-                subscriptions=self._subscriptions,
-                on_over=self._forget_ended,
-                on_fatal=self.begin_close,
-            )
-            tasks.session = Session(tasks, self._new_id)
+            tasks = self._make_tasks(session_id, settings)
+            if tasks.record is not None:
+                tasks.record.set_options(settings)
         elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
             raise SessionExists(session_id)
         else:
@@ -189,8 +218,23 @@ class MeerkatMachine:
         if executor is not None:
             tasks.handler = executor
             tasks.apply(authority.AttachExecutor())
-        session: Session = tasks.session
-        return session
+        return tasks
+
+    def _make_tasks(self, session_id: SessionId, settings: SessionSettings) -> SessionTasks:
+        record: SessionRecord | None = None
+        if self._writer is not None:
+            record = import_module("._session_record", __package__).SessionRecord(session_id, self._writer)
+        tasks = SessionTasks(
+            SessionState.initial(session_id),
+            settings,
+            serving=self._serving,
+            subscriptions=self._subscriptions,
+            on_over=self._forget_ended,
+            on_fatal=self.begin_close,
+            record=record,
+        )
+        tasks.session = Session(tasks, self._new_id)
+        return tasks
 
     def _forget_ended(self, tasks: SessionTasks) -> None:
         state = tasks.state
@@ -238,6 +282,76 @@ class MeerkatMachine:
             exits[session.id] = None if generation is None else await session.join_drain(generation)
         await trio.lowlevel.checkpoint()
         return exits
+
+    # --- the journal --------------------------------------------------------------------------------
+
+    async def restore_all(self) -> None:
+        """Go on with every session that the journal remembers. For `open_machine`.
+
+        Raises:
+            JournalRefused: it is damaged; no session was restored.
+            JournalFailed: it cannot be read.
+
+        **Cancellation:** no session was restored.
+        """
+        if self._journal is None:
+            await trio.lowlevel.checkpoint()
+            return
+        memories = self._read(await self._journal.restore())
+        for memory in memories:
+            self._resume(memory)
+
+    def _read(self, found: Mapping[SessionId, Sequence[Entry]]) -> list[Memory]:
+        decode = import_module("._entries", __package__).decode_memory
+        memories = []
+        for session_id, entries in found.items():
+            try:
+                memory: Memory = decode(session_id, entries)
+                authority.apply(SessionState.initial(session_id), authority.Restore(memory.remembered))
+            except (ValueError, authority.InvariantViolated) as error:
+                raise JournalRefused(repr(self._journal), f"session {session_id!r}: {error}") from None
+            memories.append(memory)
+        return memories
+
+    def _resume(self, memory: Memory) -> None:
+        remembered, options = memory.remembered, memory.options
+        session_id = remembered.session_id
+        self._floors[session_id] = remembered.counters
+        if remembered.ending not in {None, Ending.STOP}:
+            return
+        settings = self._make_settings(
+            work_queue=options.work_queue,
+            max_attempts=options.max_attempts,
+            abandoned_limit=options.abandoned_limit,
+            retry_backoff=options.retry_backoff,
+            outbox=options.outbox,
+        )
+        tasks = self._sessions[session_id] = self._make_tasks(session_id, settings)
+        if memory.requests:
+            correlations = ", ".join(correlation for correlation, _, _ in memory.requests)
+            _logger.warning("session %s: nobody waits any more for the answers to %s", session_id, correlations)
+        tasks.resume(memory)
+        if tasks.has_ended or self._root is None:
+            return
+        tasks.start(self._root)
+        handler = self._executors(session_id)
+        if handler is not None:
+            require_callable(handler)
+            tasks.handler = handler
+            tasks.apply(authority.AttachExecutor())
+
+    def _has_moved(self, session_id: SessionId) -> None:
+        tasks = self._sessions.get(session_id)
+        if tasks is not None:
+            tasks.move_away()
+
+    async def write_journal(self) -> None:
+        """Be the task that writes the journal. For `open_machine`.
+
+        **Cancellation:** shielded until the sessions are over, and then for at most the grace time.
+        """
+        if self._writer is not None:
+            await self._writer.run()
 
     # --- watching -----------------------------------------------------------------------------------
 
@@ -303,6 +417,8 @@ class MeerkatMachine:
                         self._closed = True
         finally:
             self._root = None
+            if self._writer is not None:
+                self._writer.close(trio.current_time() + self._grace)
             for stream in self._subscriptions:
                 stream.close()
 
@@ -334,6 +450,8 @@ async def open_machine(
     new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     new_token: Callable[[], str] = secrets.token_urlsafe,
     random: Random = _random.random,
+    journal: Journal | None = None,
+    executors: Mapping[SessionId, Handler] | Callable[[SessionId], Handler | None] | None = None,
 ) -> AsyncGenerator[MeerkatMachine, None]:
     """Open a machine for the length of an ``async with`` block (SPEC 4).
 
@@ -348,9 +466,15 @@ async def open_machine(
         new_id: makes the ids that are minted here.
         new_token: makes bootstrap tokens; each must be new and cannot be guessed.
         random: numbers in [0, 1) for the jitter of waits.
+        journal: what sessions remember over the end of the process; entered and left by the machine. Every session that
+            it remembers is there when the block begins, and goes on. Without one everything is in memory.
+        executors: the handlers of sessions that the journal remembers, by session id, or a function that is called with
+            the id; one without a handler waits for `Session.attach_executor`.
 
     Raises:
         ValueError: ``grace`` is not a number from 0 up.
+        JournalRefused: the journal is damaged, of another program or version, or in use; it was left as it is.
+        JournalFailed: the journal cannot be made or read.
         TypeError: another argument is of no use.
 
     **Cancellation:** a cancellation around the block reaches its body; the sessions are then ended as above. Nothing is
@@ -365,6 +489,9 @@ async def open_machine(
     for name, function in (("new_id", new_id), ("new_token", new_token), ("random", random)):
         if not callable(function):
             raise TypeError(f"{name}: a function is needed, not {function!r}")
+    if not isinstance(journal, Journal | None):
+        raise TypeError(f"journal: a Journal is needed, not {journal!r}")
+    executors = _as_function(executors)
     machine = MeerkatMachine(
         respawn=respawn or RespawnPolicy(),
         grace=as_float(grace),
@@ -373,15 +500,39 @@ async def open_machine(
         new_id=new_id,
         new_token=new_token,
         random=random,
+        journal=journal,
+        executors=executors,
     )
+    async with _entered(journal, as_float(grace)), _running(machine):
+        yield machine
+
+
+@asynccontextmanager
+async def _entered(journal: Journal | None, grace: float) -> AsyncGenerator[None, None]:
+    if journal is None:
+        yield
+        return
+    await journal.__aenter__()
+    try:
+        yield
+    finally:
+        # What it was given is written; it lets go however the block was left.
+        with trio.move_on_after(grace, shield=True):
+            await journal.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _running(machine: MeerkatMachine) -> AsyncGenerator[None, None]:
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(machine.write_journal)
             # Cancelled in `start`, the tree would stay in the nursery that `start` keeps to itself, shielded for ever.
             with trio.CancelScope(shield=True):
                 await nursery.start(machine.run_tree)
             try:
-                yield machine
+                await machine.restore_all()
+                yield
             except BaseException as error:  # noqa: BLE001, ASYNC103 - raised below, outside the nursery, which would wrap it
                 failure = error
             finally:
@@ -395,6 +546,20 @@ async def open_machine(
         raise BaseExceptionGroup("the body and a session failed", [failure, group]) from None
     if failure is not None:
         raise failure
+
+
+def _as_function(
+    executors: Mapping[SessionId, Handler] | Callable[[SessionId], Handler | None] | None,
+) -> Callable[[SessionId], Handler | None]:
+    if executors is None:
+        return lambda _: None
+    if isinstance(executors, Mapping):
+        for handler in executors.values():
+            require_callable(handler)
+        return executors.get
+    if not callable(executors):
+        raise TypeError(f"executors: handlers by session id, or a function, are needed, not {executors!r}")
+    return executors
 
 
 def _is_grace(seconds: object) -> bool:

@@ -2,7 +2,8 @@
 
 It knows no session: whom it works for starts its tasks and is told what became of each reply. What holds:
 
-1. A reply that can go out at once does so in the call that hands it in. No task is needed for it.
+1. A reply that can go out at once does so in the call that hands it in, and needs no task; unless a journal is kept,
+   which has to know of it before its peer does.
 2. What cannot waits in a lane, one for each pair of peers (ours, theirs), in order, and a task serves that lane for as
    long as something is in it. So a dead or slow peer is in nobody's way but its own.
 3. A reply holds its route, the comms runtime that brought the request, until it is out or has failed for good. A newer
@@ -45,6 +46,8 @@ _PASSING: Final = frozenset({DropReason.CLOSED, DropReason.INBOX_FULL, DropReaso
 _Problem: TypeAlias = "BaseException | DropReason | str"
 """Why a reply is not out."""
 _ENDED: Final = "the session has ended"
+_UNRECORDED: Final = "it is not recorded yet"
+_NO_ROUTE: Final = "no comms runtime of this peer id is attached"
 _FULL: Final = "too many replies wait for this peer"
 
 
@@ -54,8 +57,8 @@ class Reply:
 
     __slots__ = ("attempts", "comms", "envelope", "is_over")
 
-    comms: CommsRuntime
-    """The route: what it is sent through."""
+    comms: CommsRuntime | None
+    """The route: what it is sent through; None until there is one."""
     envelope: Envelope
     """The response."""
     attempts: int
@@ -63,7 +66,7 @@ class Reply:
     is_over: bool
     """Whether it is out or has failed for good."""
 
-    def __init__(self, comms: CommsRuntime, envelope: Envelope) -> None:
+    def __init__(self, comms: CommsRuntime | None, envelope: Envelope) -> None:
         self.comms = comms
         self.envelope = envelope
         self.attempts = 0
@@ -82,6 +85,13 @@ class OutboxHost(Protocol):
 
     def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task that lives no longer than the session."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept, which has to know of a reply before its peer does."""
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable."""
 
     def contain(self, error: Exception) -> None:
         """Stop the session because of a fault of ours."""
@@ -130,7 +140,7 @@ class Outbox:
         key = reply.envelope.sender, reply.envelope.recipient
         lane = self._lanes.get(key)
         if lane is None:
-            problem, is_final = _send_now(reply)
+            problem, is_final = (_UNRECORDED, False) if self._host.is_recorded else _send_now(reply)
             if problem is not None and not is_final:
                 if self._host.is_over:
                     problem = _ENDED
@@ -176,6 +186,7 @@ class Outbox:
         try:
             with lane.scope:
                 while replies:
+                    await self._host.until_durable()
                     problem = await self._deliver(lane, replies[0])
                     self._host.conclude(replies.popleft(), problem)
         except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
@@ -188,7 +199,12 @@ class Outbox:
     async def _deliver(self, lane: _Lane, reply: Reply) -> _Problem | None:
         """Try until the reply is out, and return None, or why it never will be."""
         while True:
-            problem, is_final = await _send(reply)
+            if reply.comms is None:
+                with trio.CancelScope() as lane.pause:
+                    await trio.sleep_forever()
+                lane.pause = None
+                continue
+            problem, is_final = await _send(reply.comms, reply)
             if problem is None or is_final:
                 return problem
             reply.attempts += 1
@@ -204,6 +220,8 @@ _Outcome: TypeAlias = "tuple[_Problem | None, bool]"
 
 
 def _send_now(reply: Reply) -> _Outcome:
+    if reply.comms is None:
+        return _NO_ROUTE, False
     try:
         return _judge(reply.comms.send_nowait(reply.envelope))
     except trio.WouldBlock as full:
@@ -213,11 +231,11 @@ def _send_now(reply: Reply) -> _Outcome:
         return error, isinstance(error, ValueError)
 
 
-async def _send(reply: Reply) -> _Outcome:
+async def _send(comms: CommsRuntime, reply: Reply) -> _Outcome:
     receipt: Receipt | None = None
     try:
         with trio.move_on_after(PATIENCE):
-            receipt = await reply.comms.send(reply.envelope)
+            receipt = await comms.send(reply.envelope)
     except BaseException as error:  # noqa: ASYNC103 - a Cancelled of another task is a failure
         cancelled, rest = split_cancelled(error)
         if not isinstance(rest, Exception | None) or (cancelled is not None and is_being_cancelled()):

@@ -133,6 +133,7 @@ class TrustCalls(SessionCalls):
 
         last = await self._wait_for_store(ended)
         if last is None:
+            await self._until_durable()
             return ReconcileReport(epoch=epoch, deferred=True)
         for edge, failure in last.failures.items():
             if edge is None or concerns(edge):
@@ -225,6 +226,7 @@ class TrustCalls(SessionCalls):
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_living()
         settled = await self._wait_for_store(lambda: None if tasks.state.supervisor.obligations else True)
+        await self._until_durable()
         return SupervisorReport(
             supervisor=tasks.state.supervisor.binding,
             deferred=settled is None and bool(tasks.state.supervisor.obligations),

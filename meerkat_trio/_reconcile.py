@@ -133,6 +133,13 @@ class TrustHost(Protocol):
     def pass_ended(self, ended: Pass) -> None:
         """Take note that a pass has ended."""
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept."""
+
+    async def until_durable(self) -> None:
+        """Wait until what is desired is on record: a store is not to show what another process will not know of."""
+
 
 @final
 class Reconciler:
@@ -216,6 +223,8 @@ class Reconciler:
         self.edges = {edge: endpoint for edge, endpoint in snapshot.items() if edge[1] in OWN_SOURCES}
         tried: set[_Change] = set()
         while host.store() is store:
+            if host.is_recorded:
+                await host.until_durable()
             shown = await self._converge(store, tried)
             if shown is not None:
                 self._planned = self.requests

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ._parts import SessionSettings
     from ._reports import SessionEnd
+    from ._session_record import SessionRecord
     from .abc import CommsRuntime
     from .authority import CorrelationId, DropReason, Input, SessionState, Step
 
@@ -43,6 +44,7 @@ class RequestsHost(Protocol):
     is_over: bool
     shutting_down: bool
     end: SessionEnd | None
+    record: SessionRecord | None
 
     @property
     def state(self) -> SessionState:
@@ -59,6 +61,9 @@ class RequestsHost(Protocol):
 
     def make_end_error(self) -> Exception:
         """Say that the session is ending, as those who wait are told."""
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable."""
 
 
 @final
@@ -133,10 +138,10 @@ class _Held:
 
     __slots__ = ("answered", "comms", "message")
 
-    def __init__(self, message: Envelope, comms: CommsRuntime) -> None:
+    def __init__(self, message: Envelope, comms: CommsRuntime | None, *, answered: bool) -> None:
         self.message: Envelope = message
-        self.comms: CommsRuntime = comms
-        self.answered: bool = False
+        self.comms: CommsRuntime | None = comms
+        self.answered: bool = answered
 
 
 @final
@@ -167,9 +172,13 @@ class Requests:
 
     # --- what others ask ----------------------------------------------------------------------------
 
-    def hold(self, message: Envelope, comms: CommsRuntime) -> None:
-        """Keep the route of a request that was admitted."""
-        self._held[id(message)] = _Held(message, comms)
+    def hold(self, message: Envelope, comms: CommsRuntime | None, *, answered: bool = False) -> None:
+        """Keep the route of a request that was admitted; None: the next comms runtime of that peer id is the route."""
+        self._held[id(message)] = _Held(message, comms, answered=answered)
+
+    def resume(self, reply: Envelope) -> None:
+        """Send an answer that a process before this one had given, as soon as there is a route."""
+        self.outbox.put(Reply(None, reply))
 
     def answer(self, message: Envelope, status: ResponseStatus, body: Any) -> None:
         """Send a reply in the name of a handler.
@@ -208,7 +217,10 @@ class Requests:
             correlation=message.correlation,
             status=status,
         )
-        held.answered = status is not ResponseStatus.ACCEPTED
+        is_last = status is not ResponseStatus.ACCEPTED
+        if is_last and self._host.record is not None:
+            self._host.record.note_answer(message, envelope)
+        held.answered = is_last
         reply = Reply(held.comms, envelope)
         self.outbox.put(reply)
         return reply
@@ -235,6 +247,18 @@ class Requests:
         """Stop the session because of a fault of ours."""
         self._host.contain(error)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept."""
+        return self._host.record is not None
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable.
+
+        **Cancellation:** nothing is lost.
+        """
+        await self._host.until_durable()
+
     def conclude(self, reply: Reply, problem: object | None) -> None:
         """Take note that a reply is out, or why it never will be."""
         envelope = reply.envelope
@@ -249,6 +273,8 @@ class Requests:
                 envelope.correlation,
                 problem,
             )
+        if self._host.record is not None and envelope.status is not ResponseStatus.ACCEPTED:
+            self._host.record.note_reply_over(envelope, is_out=problem is None)
         # A session that has ended has forgotten its requests, in the step in which it ended.
         if envelope.status is not ResponseStatus.ACCEPTED and envelope.correlation and self._host.end is None:
             self._host.apply(ReplySent(envelope.recipient, envelope.correlation))

@@ -10,7 +10,7 @@ import trio
 
 from . import authority
 from ._correspondence import Correspondence
-from ._exceptions import SessionEnded
+from ._exceptions import DeliveryRefused, SessionEnded
 from ._executor import Run
 from ._ingress import IngressCalls, require_text
 from ._messages import LOCAL_PEER_ID, Envelope
@@ -18,6 +18,7 @@ from ._peers import TrustCalls
 from ._reports import DrainSnapshot, SessionStatistics
 from .authority import (
     AdmissionTrust,
+    DropReason,
     EnvelopeKind,
     PeerId,
 )
@@ -179,6 +180,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         self._require_not_ended()
         self._tasks.apply(authority.SetSilentIntents(wanted))
         await trio.lowlevel.cancel_shielded_checkpoint()
+        await self._until_durable()
 
     # --- messages -----------------------------------------------------------------------------------
 
@@ -196,8 +198,10 @@ class Session(Correspondence, IngressCalls, TrustCalls):
             TransitionRejected: the session takes no new work in its phase.
             trio.WouldBlock: the queue is full and the caller is the session's own handler, which alone can empty it.
             trio.ClosedResourceError: the machine closed while this waited.
+            DeliveryRefused: with a journal: it cannot be written (NOT_RECORDED), or cannot hold this body.
 
-        **Cancellation:** cancelled, the message was not queued; returned, it was. Any number of tasks may deliver.
+        **Cancellation:** cancelled, the message was not queued; returned, it was, and with a journal it outlives the
+        process. Any number of tasks may deliver.
         """
         envelope = Envelope(
             id=self._new_id(),
@@ -208,7 +212,9 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         tasks = self._tasks
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_admission(envelope)
-        if tasks.may_deliver():
+        if tasks.is_recorded:
+            await self._deliver_recorded(envelope)
+        elif tasks.may_deliver():
             tasks.offer(envelope, AdmissionTrust.LOCAL)
         elif tasks.is_called_from_inside():
             if not tasks.has_room():
@@ -224,6 +230,35 @@ class Session(Correspondence, IngressCalls, TrustCalls):
             await tasks.wait_for_room()
             self._require_admission(envelope, waiting=True)
             tasks.offer(envelope, AdmissionTrust.LOCAL)
+
+    async def _deliver_recorded(self, envelope: Envelope) -> None:
+        """Deliver what is on record first."""
+        tasks = self._tasks
+        try:
+            if tasks.is_called_from_inside():
+                if not tasks.has_room():
+                    raise trio.WouldBlock
+                await self._record(envelope)
+                if not tasks.has_room():
+                    raise trio.WouldBlock
+                tasks.offer_secured(envelope, AdmissionTrust.LOCAL)
+            else:
+                async with tasks.line.in_turn():
+                    await tasks.wait_for_room()
+                    await self._record(envelope)
+                    # The drain may have taken the place meanwhile.
+                    await tasks.wait_for_room()
+                    self._require_admission(envelope, waiting=True)
+                    tasks.offer_secured(envelope, AdmissionTrust.LOCAL)
+        finally:
+            if tasks.record is not None:
+                tasks.record.withdraw(envelope.key)
+
+    async def _record(self, envelope: Envelope) -> None:
+        self._require_admission(envelope, waiting=True)
+        refused = await self._tasks.secure(envelope, AdmissionTrust.LOCAL)
+        if isinstance(refused, DropReason):
+            raise DeliveryRefused(self.id, refused)
 
     # --- ends ---------------------------------------------------------------------------------------
 
@@ -250,6 +285,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         if joined is None:
             return None
         self._require_living(waiting=True)
+        await self._until_durable()
         return len(tasks.queue)
 
     async def stop(self, reason: str = "") -> SessionEnd | None:
@@ -306,7 +342,10 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         ):
             raise SessionEnded(self.id)
         tasks.apply(input_)
-        return await self._join(lambda: tasks.end if tasks.is_over else None)
+        ended = await self._join(lambda: tasks.end if tasks.is_over else None)
+        if ended is not None:
+            await self._until_durable()
+        return ended
 
     # --- what the calls share -----------------------------------------------------------------------
 

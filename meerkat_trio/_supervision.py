@@ -42,16 +42,17 @@ from ._exceptions import RejectionCause, RunInterrupted
 from ._messages import Envelope, TrustSource
 from ._rate import RateLimit
 from ._trust_task import is_final
-from .authority import Bound, DropReason, ObligationKind, PeerId, ResponseStatus
+from .authority import Bound, DropReason, ObligationKind, ResponseStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ._executor import Executor, WorkQueue
     from ._outbox import Reply
     from ._parts import SessionSettings
     from ._reconcile import Edge
     from ._requests import Requests
+    from ._session_record import SessionRecord
     from ._trust_task import TrustTask
     from ._waiters import Waiters, Watch
     from .abc import CommsRuntime
@@ -89,6 +90,7 @@ class SupervisionHost(Protocol):
     trust_task: TrustTask | None
     executor: Executor | None
     queue: WorkQueue
+    record: SessionRecord | None
 
     @property
     def state(self) -> SessionState:
@@ -139,7 +141,7 @@ class Supervision:
         self._due: deque[tuple[Envelope, _Answer]] = deque()
         self._is_answering = False
         self._is_destroying = False
-        self._inputs: OrderedDict[tuple[PeerId, str], None] = OrderedDict()
+        self._inputs: OrderedDict[str, None] = OrderedDict()
         self._strangers: RateLimit | None = None
 
     @property
@@ -242,7 +244,7 @@ class Supervision:
     # --- inputs and runs ----------------------------------------------------------------------------
 
     def _deliver(self, message: Envelope, command: DeliverMemberInput) -> dict[str, Any]:
-        key = (message.sender, command.input_id)
+        key = f"{message.sender}{command.input_id}"
         if key in self._inputs:
             return {"result": "deduplicated"}
         if not self._host.has_room():
@@ -253,8 +255,9 @@ class Supervision:
         if isinstance(verdict, DropReason):
             return _refused(verdict)
         self._inputs[key] = None
-        if len(self._inputs) > INPUTS_REMEMBERED:
-            self._inputs.popitem(last=False)
+        forgotten = self._inputs.popitem(last=False)[0] if len(self._inputs) > INPUTS_REMEMBERED else None
+        if self._host.record is not None:
+            self._host.record.note_input(key, forgotten)
         return {"result": "accepted"}
 
     def _interrupt(self, command: InterruptMember | HardCancelMember) -> str | None:
@@ -282,7 +285,8 @@ class Supervision:
         }
 
     def _destroy(self, message: Envelope) -> None:
-        reply = self._answer(message, {"queued": len(self._host.queue)})
+        # Done is it with the session's end: another process would go on with it.
+        reply = self._answer(message, {"queued": len(self._host.queue)}, is_done=False)
         if self._is_destroying:
             return
         if reply is None or reply.is_over:
@@ -317,7 +321,7 @@ class Supervision:
 
         def answer() -> _Answer | None:
             region = host.state.supervisor
-            if region.binding != bound or host.state.session.ending is not None:
+            if region.binding != bound or self._is_ending:
                 return self._unpublished()
             if shown is None:
                 return None if obligation in region.obligations else self._about_us(message, command, already=already)
@@ -345,12 +349,11 @@ class Supervision:
         }
 
     def _answer_when_shown(self, message: Envelope, command: WireMember | UnwireMember, *, already: bool) -> None:
-        host = self._host
         shown = self._make_sight()
         edge = (command.peer.peer_id, TrustSource.DIRECT)
 
         def answer() -> _Answer | None:
-            if host.state.session.ending is not None:
+            if self._is_ending:
                 return Rejection(cause=RejectionCause.NOT_IN_PHASE)
             stands = shown(edge)
             if stands is None:
@@ -418,19 +421,38 @@ class Supervision:
         while self._due:
             self._answer(*self._due.popleft())
 
-    def _answer(self, message: Envelope, answer: _Answer) -> Reply | None:
+    def _answer(self, message: Envelope, answer: _Answer, *, is_done: bool = True) -> Reply | None:
         requests = self._host.made_requests()
         if isinstance(answer, Rejection):
-            return requests.settle(message, _FAILED, answer.body())
-        return requests.settle(message, _COMPLETED, answer)
+            reply = requests.settle(message, _FAILED, answer.body())
+        else:
+            reply = requests.settle(message, _COMPLETED, answer)
+        if is_done and self._host.record is not None:
+            self._host.record.note_done(message)
+        return reply
 
-    def end(self) -> None:
-        """Answer what waits: the session has ended, and nothing of it will come any more."""
+    def resume(self, inputs: Iterable[str]) -> None:
+        """Know the inputs that were delivered to a process before this one."""
+        self._inputs.update(dict.fromkeys(inputs))
+
+    def end(self, *, goes_on: bool) -> None:
+        """Answer what waits: the session has ended, and nothing of it will come any more.
+
+        With ``goes_on`` only its process ends, and another one will answer.
+        """
         for message, answer, watch in self._open.values():
             self._host.waiters.forget(watch)
-            self._due.append((message, answer() or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
+            found = answer()
+            if found is not None or not goes_on:
+                self._due.append((message, found or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
         self._open.clear()
         self._settle_due()
+
+    @property
+    def _is_ending(self) -> bool:
+        """Whether the session ends, and not only its process."""
+        record = self._host.record
+        return self._host.state.session.ending is not None and not (record is not None and record.is_sealed)
 
     @property
     def _session_id(self) -> str:

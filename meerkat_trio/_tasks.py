@@ -24,63 +24,45 @@ import attrs
 import trio
 
 from . import authority
+from ._admission import Admission
 from ._cancelled import is_being_cancelled, is_own_cancellation
-from ._drain import Verdict
 from ._drain_task import DrainTask
-from ._exceptions import RunInterrupted, SessionEnded
-from ._executor import Executor, WorkQueue
+from ._exceptions import RunInterrupted, SessionEnded, SessionMoved
+from ._executor import Executor, Work, WorkQueue
 from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._requests import Requests
 from ._supervision import Supervision
 from ._trust_task import TrustTask
 from ._waiters import Waiters
-from .authority import (
-    AdmissionClass,
-    AdmissionTrust,
-    Admit,
-    Admitted,
-    BeginRun,
-    Dropped,
-    DropReason,
-    Ending,
-    EnvelopeKind,
-    RunFinished,
-    RunOutcome,
-)
+from .authority import AdmissionClass, BeginRun, Ending, EnvelopeKind, RunFinished, RunOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ._entries import Memory
     from ._executor import Handler
     from ._messages import Envelope
     from ._parts import Binding
+    from ._session_record import SessionRecord
     from ._subscription import StepStream
     from .abc import CommsRuntime
-    from .authority import Authority, Effect, Input, PeerId, RunId, Step
+    from .authority import Authority, Effect, Input, RunId, Step
 
 # Looking a member up in its enumeration costs more than the branch it is for.
-_ADMITTED: Final = Verdict.ADMITTED
-_DISMISSED: Final = Verdict.DISMISSED
-_MANUAL: Final = AdmissionTrust.MANUAL
-_NONE: Final = AdmissionTrust.NONE
-_DISMISSAL: Final = AdmissionClass.DISMISSAL
 _CONSUMED: Final = RunOutcome.CONSUMED
 _REQUEST: Final = EnvelopeKind.REQUEST
 _PLAIN: Final = EnvelopeKind.MESSAGE
-_MESSAGE: Final = AdmissionClass.ACTIONABLE_MESSAGE
+_COMMAND: Final = AdmissionClass.BRIDGE_COMMAND
 
 __all__ = ["SessionTasks"]
 
 _logger: Final = logging.getLogger("meerkat_trio.session")
 _executor_logger: Final = logging.getLogger("meerkat_trio.executor")
 
-_REQUESTS: Final = frozenset({AdmissionClass.ACTIONABLE_REQUEST, AdmissionClass.SILENT_REQUEST})
-_RESPONSES: Final = frozenset({AdmissionClass.RESPONSE_PROGRESS, AdmissionClass.RESPONSE_TERMINAL})
-
 
 @final
-class SessionTasks:
+class SessionTasks(Admission):
     """The shell of one session; `Session` is its public face."""
 
     __slots__ = (
@@ -102,7 +84,9 @@ class SessionTasks:
         "on_fatal",
         "on_over",
         "queue",
+        "record",
         "requests",
+        "resumed_commands",
         "room_scope",
         "session",
         "settings",
@@ -122,12 +106,15 @@ class SessionTasks:
         subscriptions: list[StepStream],
         on_over: Callable[[SessionTasks], None],
         on_fatal: Callable[[], None],
+        record: SessionRecord | None = None,
     ) -> None:
+        self.record: SessionRecord | None = record
         self.authority: Authority = authority.Authority(state)
         self.settings: SessionSettings = settings
         self.session: Any = None
         self.queue: WorkQueue = WorkQueue(settings.work_queue)
         self.requests: Requests | None = None
+        self.resumed_commands: tuple[Work, ...] = ()
         self.supervision: Supervision | None = None
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
@@ -162,6 +149,11 @@ class SessionTasks:
         return self.is_over or self.state.session.ended is not None
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept."""
+        return self.record is not None
+
+    @property
     def binding(self) -> Binding | None:
         """What the drain is to serve now."""
         return self.drain.binding
@@ -180,7 +172,7 @@ class SessionTasks:
         except authority.InvariantViolated as error:
             self._broken(error)
             raise
-        if step.effects or self.subscriptions or self.waiters.waiting:
+        if step.effects or self.subscriptions or self.waiters.waiting or self.record is not None:
             self._publish(step)
         return step
 
@@ -200,10 +192,12 @@ class SessionTasks:
         """Commit rehearsed steps and realise them in order."""
         self.authority.commit(steps)
         for step in steps:
-            if step.effects or self.subscriptions or self.waiters.waiting:
+            if step.effects or self.subscriptions or self.waiters.waiting or self.record is not None:
                 self._publish(step)
 
     def _publish(self, step: Step) -> None:
+        if self.record is not None:
+            self.record.note_step(step)
         for effect in step.effects:
             self._realise(effect, step)
         if self.subscriptions:
@@ -227,6 +221,8 @@ class SessionTasks:
                 self._release_callers()
             case authority.DrainEnded(exit=drain_exit):
                 self.drain.end()
+                if self.record is not None:
+                    self.record.withdraw_all()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
                 self.drain.schedule_respawn(generation)
@@ -262,6 +258,55 @@ class SessionTasks:
             case authority.RevokeEdges():
                 if self.bound_comms is not None:
                     self._have_trust_task().revoke(step.before)
+
+    # --- the journal --------------------------------------------------------------------------------
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable; without a checkpoint if it is, or if no journal is kept.
+
+        **Cancellation:** nothing is lost. In a session that has another home now this is where everything ends: it is
+        being stopped.
+        """
+        if self.record is not None:
+            try:
+                await self.record.until_durable()
+            except SessionMoved:
+                await trio.sleep_forever()
+
+    def move_away(self) -> None:
+        """Stop the session, and record and say nothing more of it: another process is its home now."""
+        if self.record is not None:
+            self.record.is_moved = True
+            self.record.seal()
+        self.fault(SessionMoved(self.state.session.session_id))
+
+    def resume(self, memory: Memory) -> None:
+        """Go on where a process before this one has ended; `start` and `AttachExecutor` follow."""
+        record, self.record = self.record, None
+        if record is not None:
+            record.resume(memory)
+        for each in memory.messages:
+            work = each.envelope, each.admission
+            if each.envelope.kind is _REQUEST:
+                self.made_requests().hold(each.envelope, None, answered=each.answered)
+            if each.admission is _COMMAND:
+                self.resumed_commands += (work,)
+            elif each.admission is not AdmissionClass.DISMISSAL:
+                if not self.queue:
+                    self.queue.attempt = each.attempts + 1
+                self.queue.append(work)
+        if memory.abandoned:
+            self.abandoned = deque((each for _, each in memory.abandoned), self.settings.abandoned_limit)
+        if memory.inputs:
+            self.made_supervision().resume(memory.inputs)
+        self.record = record
+        if record is not None:
+            record.forget_requests(correlation for correlation, _, _ in memory.requests)
+        self.apply(authority.Restore(memory.remembered))
+        for reply in memory.replies:
+            self.made_requests().resume(reply)
+        if any(each.admission is AdmissionClass.DISMISSAL for each in memory.messages):
+            self.apply(authority.Stop("dismissed"))
 
     # --- trust --------------------------------------------------------------------------------------
 
@@ -360,6 +405,9 @@ class SessionTasks:
     def resettle(self, settings: SessionSettings) -> None:
         """Take the settings with which a stopped session is revived."""
         self.settings = settings
+        if self.record is not None:
+            self.record.set_options(settings)
+            self.record.trim_abandoned(settings.abandoned_limit)
         self.drain.forget_restarts()
         self.queue.bound = settings.work_queue
         if self.abandoned is not None:
@@ -369,6 +417,9 @@ class SessionTasks:
     def shut_down(self) -> None:
         """Tell the session to end because the machine closes, which then cancels all sessions at once."""
         self.shutting_down = True
+        if self.record is not None:
+            # Only its process ends: another one goes on with the session as it is now.
+            self.record.seal()
         self._tell_to_end("the machine closes")
         # A handler that was told before, without a shield, keeps what is left of its time.
         self._stop_executor()
@@ -422,6 +473,7 @@ class SessionTasks:
         failed_attempts, last_error = self.queue.attempt - 1, self.queue.error
         work = self.queue.drain_all()
         for message, _ in work:
+            # Where only the process ends, another one goes on with them.
             self._abandon(
                 Abandoned(
                     message=message,
@@ -442,10 +494,15 @@ class SessionTasks:
             unfinished=(*earlier, *(message for message, _ in work)),
         )
         self.bound_comms = None
+        goes_on = self.record is not None and self.record.is_sealed
         if self.supervision is not None:
-            self.supervision.end()
+            self.supervision.end(goes_on=goes_on)
         if self.requests is not None:
-            self.requests.end(tuple(message for message, _ in work), trio.current_time() + self.settings.grace)
+            unanswered = () if goes_on else tuple(message for message, _ in (*work, *self.resumed_commands))
+            self.requests.end(unanswered, trio.current_time() + self.settings.grace)
+        if self.record is not None:
+            self.record.note_ended()
+        self.resumed_commands = ()
         if self.trust_task is not None:
             self.trust_task.stop()
         self._wake()
@@ -472,6 +529,8 @@ class SessionTasks:
         self.counts.respawns += is_respawn
         self.drain.start(generation, self.bound_comms, is_respawn=is_respawn)
         self._reroute(self.bound_comms)
+        if self.resumed_commands:
+            self.start_child(self._resume_commands)
 
     def _swap_drain(self, generation: int) -> None:
         if self.bound_comms is None:
@@ -484,6 +543,24 @@ class SessionTasks:
         self._reroute(self.bound_comms)
 
     # --- requests -----------------------------------------------------------------------------------
+
+    async def _resume_commands(self) -> None:
+        """Carry out the commands that a process before this one had admitted, now that their answers have a way.
+
+        A task of its own, without a checkpoint: the step that has started the drain comes first.
+        """
+        commands, self.resumed_commands = self.resumed_commands, ()
+        try:
+            for command, _ in commands:
+                self.made_supervision().take(command)
+        except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
+            self.contain(fault)
+
+    def made_supervision(self) -> Supervision:
+        """Return the session's bridge, made now if there was none."""
+        if self.supervision is None:
+            self.supervision = Supervision(self)
+        return self.supervision
 
     def made_requests(self) -> Requests:
         """Return the session's requests, made now if there were none."""
@@ -510,141 +587,6 @@ class SessionTasks:
         if self.requests is not None:
             self.requests.outbox.end(trio.current_time() + self.settings.grace)
 
-    # --- admission ----------------------------------------------------------------------------------
-
-    def has_room(self) -> bool:
-        """Say whether another message may be offered: there is room, or it would be refused in any case."""
-        queue = self.queue
-        work = queue.work
-        return work is None or len(work) < queue.bound or not self.authority.state.takes_work
-
-    def offer(self, envelope: Envelope, trust: AdmissionTrust | None = None) -> Verdict | DropReason:
-        """Let the authority decide on an envelope, and take it in if it is admitted."""
-        if trust is None:
-            trust = self._trust_in(envelope.sender)
-        if self._admits_unseen(envelope, trust):
-            return self._take_work(envelope, _MESSAGE)
-        unfit = self._screen(envelope, trust)
-        return self._decide(envelope, trust) if unfit is None else self._dropped(Dropped(unfit))
-
-    def take(self, envelope: Envelope) -> bool:
-        """Take a plain message in while the drain sleeps, if there is room: a wake-up less for each message."""
-        queue = self.queue
-        work = queue.work
-        if work is not None and len(work) >= queue.bound:
-            return False
-        try:
-            if not self._admits_unseen(envelope, self._trust_in(envelope.sender)):
-                return False
-        except Exception:  # noqa: BLE001 - our transport's failure is our drain's, which meets it next, not the sender's
-            return False
-        self._take_work(envelope, _MESSAGE)
-        return True
-
-    def _trust_in(self, sender: PeerId) -> AdmissionTrust:
-        # What comes from a transport is judged by it, also when the session has just let go of it.
-        binding = self.drain.binding
-        return _MANUAL if binding is not None and binding.comms.is_manually_trusted(sender) else _NONE
-
-    def _admits_unseen(self, envelope: Envelope, trust: AdmissionTrust) -> bool:
-        """Say whether a message is admitted without a step that anybody would see."""
-        return (
-            envelope.kind is _PLAIN
-            and not self.subscriptions
-            and not self.waiters.waiting
-            and self.authority.admits_message(envelope.sender, trust)
-        )
-
-    def _screen(self, envelope: Envelope, trust: AdmissionTrust) -> DropReason | None:
-        """Say what is wrong with a stranger's command, of which there is no more than can be borne."""
-        state = self.state
-        if envelope.intent != authority.BRIDGE_INTENT or trust is not _NONE or state.trusts(envelope.sender):
-            return None
-        return None if state.session.ending is not None else self._made_supervision().screen(envelope)
-
-    def _decide(self, envelope: Envelope, trust: AdmissionTrust) -> Verdict | DropReason:
-        admit = Admit(envelope.kind, envelope.sender, trust, envelope.intent, envelope.correlation, envelope.status)
-        try:
-            step = self.apply(admit)
-        except authority.TransitionRejected:
-            if self.state.session.ending is not None:
-                return Verdict.REFUSED
-            # No row knows what to do with it: left at the head it would be in the way for ever.
-            return self._dropped(Dropped(DropReason.MALFORMED))
-        effect = step.effects[0]
-        if effect.__class__ is not Admitted:
-            return self._dropped(effect)
-        admission = effect.admission
-        if admission is _MESSAGE or admission in _REQUESTS:
-            if admission is not _MESSAGE:
-                self._hold(envelope)
-            return self._take_work(envelope, admission)
-        if admission is _DISMISSAL:
-            return _DISMISSED
-        if admission is AdmissionClass.BRIDGE_COMMAND:
-            self._hold(envelope)
-            self._made_supervision().take(envelope)
-        elif admission in _RESPONSES:
-            self.made_requests().take(envelope)
-        return _ADMITTED
-
-    def _made_supervision(self) -> Supervision:
-        if self.supervision is None:
-            self.supervision = Supervision(self)
-        return self.supervision
-
-    def _take_work(self, envelope: Envelope, admission: AdmissionClass) -> Verdict:
-        self.counts.admitted += 1
-        self.queue.append((envelope, admission))
-        executor = self.executor
-        if executor is not None and executor.parked is not None:
-            executor.wake()
-        return _ADMITTED
-
-    def _hold(self, request: Envelope) -> None:
-        comms = self.arrival_comms
-        if comms is not None:
-            self.made_requests().hold(request, comms)
-
-    # --- the session's own entrance -----------------------------------------------------------------
-
-    def may_deliver(self) -> bool:
-        """Say whether a message may be delivered at once, without overtaking another that waits."""
-        return not self.line and self._has_room_for_delivery()
-
-    async def wait_for_room(self) -> None:
-        """Wait until the first of the line may deliver, or the session takes no work any more.
-
-        **Cancellation:** nothing is lost.
-        """
-        # The drain may take the place between the wake-up and the moment in which this task runs.
-        while self.state.takes_work and not self._has_room_for_delivery():
-            await self.waiters.wait(self._has_opened if self.queue.has_room() else self._has_freed)
-
-    def _has_room_for_delivery(self) -> bool:
-        """Say whether there is room that nothing in the transport waits for as well.
-
-        While something there waits before a shut lane, neither gets in before half of the queue is free; else a steady
-        flow of deliveries would take every place as it becomes free, and the lane would stay shut.
-        """
-        if not self.queue.has_room():
-            return False
-        binding = self.drain.binding
-        return self.room_scope is None or binding is None or not binding.comms.statistics().work_waiting
-
-    def _has_opened(self) -> bool | None:
-        return True if self.room_scope is None or not self.state.takes_work else None
-
-    def _has_freed(self) -> bool | None:
-        return True if self.queue.has_room() or not self.state.takes_work else None
-
-    def _dropped(self, effect: Effect) -> DropReason:
-        if not isinstance(effect, Dropped):
-            raise TypeError(f"an admission has one answer, not {effect!r}")
-        dropped = self.counts.dropped = self.counts.dropped or {}
-        dropped[effect.reason] = dropped.get(effect.reason, 0) + 1
-        return effect.reason
-
     # --- the executor -------------------------------------------------------------------------------
 
     def _start_executor(self) -> None:
@@ -660,6 +602,7 @@ class SessionTasks:
             backoff=settings.retry_backoff,
             random=settings.random,
             limiter=settings.limiter,
+            until_durable=self.until_durable if self.is_recorded else None,
         )
         self._wake()
 
@@ -682,6 +625,8 @@ class SessionTasks:
         message, _ = self.queue.pop()
         if message.kind is not _PLAIN or self.room_scope is not None:
             self._done_with(message)
+        if self.record is not None:
+            self.record.note_done(message)
         if self.subscriptions or self.waiters.waiting or not self.authority.finish_run(run_id):
             self.apply(RunFinished(run_id, _CONSUMED))
 
@@ -703,6 +648,8 @@ class SessionTasks:
             self._done_with(message, cause)
         elif outcome is RunOutcome.RETRY:
             counts.retried += 1
+            if self.record is not None and self.queue.work:
+                self.record.note_attempt(self.queue.work[0][0], self.queue.attempt - 1)
         else:
             counts.returned += 1
             if error is not None:
@@ -732,3 +679,5 @@ class SessionTasks:
             self.counts.abandoned_forgotten += 1
         self.counts.abandoned += 1
         kept.append(abandoned)
+        if self.record is not None:
+            self.record.note_abandoned(abandoned, self.settings.abandoned_limit)

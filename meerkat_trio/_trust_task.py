@@ -46,6 +46,13 @@ class TrustHost(Protocol):
     def state(self) -> SessionState:
         """The session's current state."""
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept."""
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable."""
+
     def apply(self, input_: Input) -> Step:
         """Apply what was observed."""
 
@@ -183,6 +190,18 @@ class TrustTask:
             _logger.warning("session %s: ended with %d edges left", self._host.state.session.session_id, len(self.left))
 
     # --- what the reconciler works for --------------------------------------------------------------
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether a journal is kept."""
+        return self._host.is_recorded
+
+    async def until_durable(self) -> None:
+        """Wait until what was recorded is durable.
+
+        **Cancellation:** nothing is lost.
+        """
+        await self._host.until_durable()
 
     def store(self) -> CommsRuntime | None:
         """Return whose trust store is meant now."""

@@ -52,6 +52,10 @@ class Office:
     """Whom an outbox works for, with peers that take what they are sent when they are told to."""
 
     is_over = False
+    is_recorded = False
+
+    async def until_durable(self) -> None:
+        pass
 
     def __init__(self, nursery: trio.Nursery, *, bound: int = 1000, room: int = 1) -> None:
         self.nursery = nursery

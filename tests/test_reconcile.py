@@ -63,6 +63,11 @@ class Watched(Store):
 class Host:
     """Whom the reconciler works for in these tests."""
 
+    is_recorded = False
+
+    async def until_durable(self) -> None:
+        pass
+
     def __init__(self) -> None:
         self.network = MemoryNetwork()
         self.versions: list[dict[Edge, PeerEndpoint]] = [{}]
