@@ -331,9 +331,11 @@ class MeerkatMachine:
             correlations = ", ".join(correlation for correlation, _, _ in memory.requests)
             _logger.warning("session %s: nobody waits any more for the answers to %s", session_id, correlations)
         tasks.resume(memory)
-        if tasks.has_ended or self._root is None:
+        if tasks.state.session.ended is None and self._root is not None:
+            tasks.start(self._root)
+        tasks.resume_replies(memory.replies)
+        if tasks.is_over:
             return
-        tasks.start(self._root)
         handler = self._executors(session_id)
         if handler is not None:
             require_callable(handler)

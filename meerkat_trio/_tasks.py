@@ -38,7 +38,7 @@ from ._waiters import Waiters
 from .authority import AdmissionClass, BeginRun, Ending, EnvelopeKind, RunFinished, RunOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from ._entries import Memory
     from ._executor import Handler
@@ -281,7 +281,7 @@ class SessionTasks(Admission):
         self.fault(SessionMoved(self.state.session.session_id))
 
     def resume(self, memory: Memory) -> None:
-        """Go on where a process before this one has ended; `start` and `AttachExecutor` follow."""
+        """Know what a process before this one has known; `start`, `resume_replies` and `AttachExecutor` follow."""
         record, self.record = self.record, None
         if record is not None:
             record.resume(memory)
@@ -303,10 +303,16 @@ class SessionTasks(Admission):
         if record is not None:
             record.forget_requests(correlation for correlation, _, _ in memory.requests)
         self.apply(authority.Restore(memory.remembered))
-        for reply in memory.replies:
-            self.made_requests().resume(reply)
         if any(each.admission is AdmissionClass.DISMISSAL for each in memory.messages):
             self.apply(authority.Stop("dismissed"))
+
+    def resume_replies(self, replies: Iterable[Envelope]) -> None:
+        """Send the answers that a process before this one has given; what has ended sends nothing any more."""
+        for reply in replies:
+            if not self.is_over:
+                self.made_requests().resume(reply)
+            elif self.record is not None:
+                self.record.note_reply_over(reply, is_out=False)
 
     # --- trust --------------------------------------------------------------------------------------
 

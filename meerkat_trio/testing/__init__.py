@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._exploration import Exploration
     from ._explore import explore
     from ._findings import CheckFailed
+    from ._memory_journal import MemoryJournal, WriteFault
     from ._plan import ReplayError
     from ._report import CancellationBug, Failure, Report
     from ._usual import ScenarioError
@@ -28,14 +29,26 @@ __all__ = [
     "ConformanceError",
     "Exploration",
     "Failure",
+    "MemoryJournal",
     "ReplayError",
     "Report",
     "ScenarioError",
+    "WriteFault",
     "check_comms_runtime",
     "explore",
 ]
 
-_MODULES = ("_explore", "_usual", "_exploration", "_report", "_findings", "_coverage", "_plan", "_conformance")
+_MODULES = (
+    "_explore",
+    "_usual",
+    "_exploration",
+    "_report",
+    "_findings",
+    "_coverage",
+    "_plan",
+    "_conformance",
+    "_memory_journal",
+)
 
 
 def __getattr__(name: str) -> object:
