@@ -41,7 +41,7 @@ class WriteFault(Enum):
 class MemoryJournal(Journal):
     """A journal that outlives the machines that are opened with it, one after the other."""
 
-    __slots__ = ("_entries", "_faults", "_in_use", "died", "is_dead", "writes")
+    __slots__ = ("_entries", "_faults", "_in_use", "_seconds", "died", "is_dead", "writes")
 
     died: trio.Event
     """Set once a write has ended the process: the test has to cancel its machine then."""
@@ -50,12 +50,14 @@ class MemoryJournal(Journal):
     writes: int
     """How many writes there were."""
 
-    def __init__(self, faults: Callable[[], WriteFault] = lambda: WriteFault.NONE) -> None:
+    def __init__(self, faults: Callable[[], WriteFault] = lambda: WriteFault.NONE, *, seconds: float = 0.0) -> None:
         """Make an empty journal.
 
         Args:
             faults: asked before every write what is to happen to it.
+            seconds: how long a write takes; under a clock that jumps, everything else that can be done comes first.
         """
+        self._seconds = seconds
         self._faults = faults
         self._entries: dict[SessionId, dict[tuple[str, str], Entry]] = {}
         self._in_use = False
@@ -109,7 +111,7 @@ class MemoryJournal(Journal):
         self.writes += 1
         fault = self._faults()
         if not self.is_dead:
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(self._seconds)
         if self.is_dead:
             await trio.sleep_forever()
         if fault is WriteFault.FAILS:
@@ -134,9 +136,11 @@ class MemoryJournal(Journal):
                 case Forget():
                     entries.clear()
 
-    def rise(self, faults: Callable[[], WriteFault] = lambda: WriteFault.NONE) -> MemoryJournal:
+    def rise(
+        self, faults: Callable[[], WriteFault] = lambda: WriteFault.NONE, *, seconds: float = 0.0
+    ) -> MemoryJournal:
         """Return what a new process finds: a journal that holds what was written."""
-        found = MemoryJournal(faults)
+        found = MemoryJournal(faults, seconds=seconds)
         found._entries = {session_id: dict(entries) for session_id, entries in self._entries.items()}
         return found
 

@@ -171,7 +171,7 @@ def test_nothing_admitted_is_lost_or_handled_twice_but_the_last(
                 await meanwhile(process, session)
 
     async def scenario(x: Exploration) -> None:
-        first = Process(x, MemoryJournal(faulty(x)))
+        first = Process(x, MemoryJournal(faulty(x), seconds=x.choose([0.0, 0.01])))
         await first.serve(act)
         second = Process(x, first.journal.rise(), "second")
         again = tuple(body for body in BODIES if body not in first.admitted and body not in first.dropped)
@@ -198,7 +198,7 @@ def test_a_request_is_answered_and_every_answer_is_the_same_or_of_a_run_that_die
         await process.send(("why",), EnvelopeKind.REQUEST)
 
     async def scenario(x: Exploration) -> None:
-        first = Process(x, MemoryJournal(faulty(x, 1)))
+        first = Process(x, MemoryJournal(faulty(x, 1), seconds=x.choose([0.0, 0.01])))
         await first.serve(ask)
         second = Process(x, first.journal.rise(), "second")
         known = first.admitted or first.dropped
@@ -219,7 +219,7 @@ def test_what_a_call_has_returned_is_so_in_the_next_process() -> None:
     async def scenario(x: Exploration) -> None:
         said: list[str] = []
         gone = [False]
-        first = Process(x, MemoryJournal(faulty(x)))
+        first = Process(x, MemoryJournal(faulty(x), seconds=x.choose([0.0, 0.01])))
 
         async def act(process: Process, session: Session) -> None:
             def note(what: str) -> None:
