@@ -1,0 +1,377 @@
+"""The journal of one machine: an SQLite file, and the one thread that touches it.
+
+Callers hand the thread jobs through a queue. It takes every append that waits, writes them in one transaction, and
+commits once for all. Nothing else of the run ever waits for the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
+
+import trio
+from attrs import frozen
+
+from .._exceptions import JournalFailed
+from ..abc import Change, Entry, Journal
+from ..authority import SessionId
+from ._sqlite_file import STEPS, compacted, opened_for_writing, telling_why
+from ._sqlite_rows import Rows, read_rows
+
+if TYPE_CHECKING:
+    import os
+    from types import TracebackType
+
+    from ._sqlite_file import Durability
+
+__all__ = ["SqliteJournal", "SqliteStatistics"]
+
+_T = TypeVar("_T")
+
+_GROUP: Final = 512
+"""So many appends are committed together at most."""
+_NOBODY: Final[frozenset[SessionId]] = frozenset()
+
+
+@frozen(kw_only=True)
+class SqliteStatistics:
+    """What a journal has done since it was entered, and how long its file is."""
+
+    appends: int
+    """Appends that were written."""
+    commits: int
+    """Transactions that they were written in."""
+    file_bytes: int
+    """Length of the file."""
+    log_bytes: int
+    """Length of the write-ahead log beside it."""
+
+
+@final
+class SqliteJournal(Journal):
+    """A journal in an SQLite file, for one machine at a time.
+
+    Args:
+        path: where it is; a symbolic link is followed. One that is not there, or is empty, is made, for its owner alone
+            to read.
+        durability: ``"full"``: what was appended survives a power cut as well. ``"normal"``: it survives the death of
+            the process, however it dies, but a power cut may take the last commits. Both leave a sound file.
+
+    Appends of many tasks are committed together: the more wait, the less each costs. docs/journal.md has the rest.
+    """
+
+    __slots__ = ("_durability", "_path", "_worker")
+
+    def __init__(self, path: str | os.PathLike[str], *, durability: Durability = "full") -> None:
+        if durability not in {"full", "normal"}:
+            raise ValueError(f"durability is 'full' or 'normal', not {durability!r}")
+        self._path = Path(path)
+        self._durability: Durability = durability
+        self._worker: _Worker | None = None
+
+    def __repr__(self) -> str:
+        return f"<SqliteJournal {str(self._path)!r} {'closed' if self._worker is None else 'open'}>"
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self._path
+
+    async def __aenter__(self) -> SqliteJournal:
+        """Take the file for this machine alone, look it through, and make it if it is not there.
+
+        Raises:
+            JournalRefused: it is damaged, no journal, of a newer version, or in use; it is left as it is.
+            JournalFailed: it cannot be made, read or written.
+
+        **Cancellation:** it is as it was, and free. A file that is being looked through is let go of soon.
+        """
+        if self._worker is not None:
+            raise RuntimeError("this journal is open already")
+        worker = _Worker(self._path, self._durability)
+        await worker.start()
+        self._worker = worker
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Let go of the file, once what was handed over is written, and end the thread.
+
+        **Cancellation:** the same; it is not cut short.
+        """
+        worker = self._open
+        self._worker = None
+        await worker.stop()
+
+    async def restore(self, session_id: SessionId | None = None) -> Mapping[SessionId, Sequence[Entry]]:
+        """Return what is remembered of one session, or of all.
+
+        Raises:
+            JournalRefused: it is damaged.
+            JournalFailed: it cannot be read.
+            trio.ClosedResourceError: it is not open.
+
+        **Cancellation:** nothing has changed; the reading ends soon.
+        """
+        return await self._open.call(lambda connection: read_rows(connection, session_id))
+
+    async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
+        """Make changes, all of them or none; no session has another home, so none is returned.
+
+        Raises:
+            JournalFailed: nothing was written; it may be tried again.
+            trio.ClosedResourceError: the journal is not open.
+
+        **Cancellation:** if it raises `trio.Cancelled`, nothing was written. A cancellation that comes later, when the
+        thread has the changes, is not raised here: the answer is waited for, for the milliseconds of a commit and at
+        most for the seconds in which another program holds the file, and returned or raised. So every caller knows
+        whether its changes stand; it is cancelled at its next checkpoint.
+        """
+        return await self._open.append(changes)
+
+    async def compact(self) -> None:
+        """Give back to the system what room the file no longer needs. Appends wait meanwhile.
+
+        Raises:
+            JournalFailed: it cannot be written, for it needs as much room again; the entries are as they were.
+            JournalRefused: it is damaged.
+            trio.ClosedResourceError: it is not open.
+
+        **Cancellation:** the entries are as they were; it ends soon.
+        """
+        await self._open.call(compacted)
+
+    def statistics(self) -> SqliteStatistics:
+        """Return what was done since it was entered, and how long the file is.
+
+        Raises:
+            trio.ClosedResourceError: it is not open.
+        """
+        worker = self._open
+        return SqliteStatistics(
+            appends=worker.appends,
+            commits=worker.commits,
+            file_bytes=_length(self._path.resolve()),
+            log_bytes=_length(Path(f"{self._path.resolve()}-wal")),
+        )
+
+    @property
+    def _open(self) -> _Worker:
+        if self._worker is None:
+            raise trio.ClosedResourceError("this journal is not open; enter it first")
+        return self._worker
+
+
+class _Job:
+    """Something for the thread to do, and the task that waits for it."""
+
+    __slots__ = ("error", "task")
+
+    def __init__(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        self.error: Exception | None = None
+
+
+@final
+class _Append(_Job):
+    __slots__ = ("changes",)
+
+    def __init__(self, changes: Mapping[SessionId, Sequence[Change]]) -> None:
+        super().__init__()
+        self.changes = changes
+
+
+@final
+class _Call(_Job, Generic[_T]):
+    """Anything but an append. It can be given up: SQLite then stops in the middle, and nothing has changed."""
+
+    __slots__ = ("given_up", "result", "work")
+
+    def __init__(self, work: Callable[[sqlite3.Connection], _T]) -> None:
+        super().__init__()
+        self.work = work
+        self.result: _T | None = None
+        self.given_up: Callable[[], NoReturn] | None = None
+
+    def is_given_up(self) -> bool:
+        return self.given_up is not None
+
+    def give_up(self, raise_cancel: Callable[[], NoReturn]) -> trio.lowlevel.Abort:
+        self.given_up = raise_cancel
+        return trio.lowlevel.Abort.FAILED
+
+
+@final
+class _Leave(_Job):
+    __slots__ = ()
+
+
+class _Worker:
+    """The thread that has the file open, from `start` until `stop`."""
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        self.appends = 0
+        self.commits = 0
+        self._path = path
+        self._durability = durability
+        self._token = trio.lowlevel.current_trio_token()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+
+    # --- in the run ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        entering = _Call[None](lambda _: None)
+        self._thread = threading.Thread(target=self._run, args=(entering,), name=f"journal {self._path}", daemon=False)
+        self._thread.start()
+        try:
+            await self._outcome(entering)
+        except BaseException:
+            self._thread.join()
+            raise
+
+    async def stop(self) -> None:
+        leaving = _Leave()
+        self._jobs.put(leaving)
+        await trio.lowlevel.wait_task_rescheduled(_stay)
+        # It has nothing left to do but to return.
+        self._thread.join()
+        if leaving.error is not None:
+            raise leaving.error
+
+    async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        job = _Append(changes)
+        self._jobs.put(job)
+        await trio.lowlevel.wait_task_rescheduled(_stay)
+        if job.error is not None:
+            raise job.error
+        return _NOBODY
+
+    async def call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        job = _Call(work)
+        self._jobs.put(job)
+        return await self._outcome(job)
+
+    async def _outcome(self, job: _Call[_T]) -> _T:
+        await trio.lowlevel.wait_task_rescheduled(job.give_up)
+        if job.error is not None:
+            if job.given_up is not None:
+                job.given_up()
+            raise job.error
+        return job.result  # type: ignore[return-value] # without an error there is one
+
+    # --- in the thread -------------------------------------------------------------------------------
+
+    def _run(self, entering: _Call[None]) -> None:
+        last: _Job = entering
+        try:
+            with opened_for_writing(self._path, self._durability, stop=entering.is_given_up) as connection:
+                self._answer([entering])
+                last = self._serve(connection)
+        except Exception as error:  # noqa: BLE001 - it is raised in the task that waits
+            last.error = error
+        self._answer([last])
+
+    def _serve(self, connection: sqlite3.Connection) -> _Leave:
+        rows = Rows(connection)
+        while True:
+            job: _Job | None = self._jobs.get()
+            group: list[_Append] = []
+            while isinstance(job, _Append):
+                group.append(job)
+                job = self._next() if len(group) < _GROUP else None
+            if group:
+                self._write_group(connection, rows, group)
+                self._answer(group)
+            if isinstance(job, _Call):
+                self._do(connection, job)
+                self._answer([job])
+            elif isinstance(job, _Leave):
+                return job
+
+    def _next(self) -> _Job | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _write_group(self, connection: sqlite3.Connection, rows: Rows, group: list[_Append]) -> None:
+        error = self._write(connection, rows, group)
+        if error is None:
+            return
+        if len(group) == 1 or _is_busy(error):
+            for job in group:
+                job.error = self._told(error)
+            return
+        # What one has in it must not fail the others.
+        for job in group:
+            alone = self._write(connection, rows, [job])
+            if alone is not None:
+                job.error = self._told(alone)
+
+    def _write(self, connection: sqlite3.Connection, rows: Rows, group: Sequence[_Append]) -> Exception | None:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            rows.write(job.changes for job in group)
+            connection.execute("COMMIT")
+        except Exception as error:  # noqa: BLE001 - it is raised in the tasks that wait
+            rows.rolled_back()
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            return error
+        self.appends += len(group)
+        self.commits += 1
+        return None
+
+    def _told(self, error: Exception) -> JournalFailed:
+        name = getattr(error, "sqlite_errorname", None)
+        told = JournalFailed(str(self._path), f"nothing was written: {error}{f' ({name})' if name else ''}")
+        told.__cause__ = error
+        return told
+
+    def _do(self, connection: sqlite3.Connection, job: _Call[Any]) -> None:
+        connection.set_progress_handler(job.is_given_up, STEPS)
+        try:
+            with telling_why(self._path):
+                job.result = job.work(connection)
+        except Exception as error:  # noqa: BLE001 - it is raised in the task that waits
+            job.error = error
+        finally:
+            connection.set_progress_handler(None, 0)
+
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        # A run that is over has nobody who waits.
+        with contextlib.suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(_wake, jobs)
+
+
+def _wake(jobs: Sequence[_Job]) -> None:
+    for job in jobs:
+        trio.lowlevel.reschedule(job.task)
+
+
+def _stay(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
+
+
+def _is_busy(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
