@@ -69,16 +69,17 @@ class Rows:
 
     def _remove(self, session_id: SessionId, change: Delete | Forget) -> None:
         number = self._numbers.get(session_id) or self._found(session_id)
-        if number is None:
-            return
-        if isinstance(change, Delete):
-            self._connection.execute(
-                "DELETE FROM entries WHERE session = ? AND kind = ? AND key = ?", (number, change.kind, change.key)
-            )
-            return
-        self._connection.execute("DELETE FROM entries WHERE session = ?", (number,))
-        self._connection.execute("DELETE FROM sessions WHERE number = ?", (number,))
-        self._numbers.pop(session_id, None)
+        match change:
+            case Delete(kind, key):
+                self._connection.execute(
+                    "DELETE FROM entries WHERE session = ? AND kind = ? AND key = ?", (number, kind, key)
+                )
+            case Forget():
+                self._connection.execute("DELETE FROM entries WHERE session = ?", (number,))
+                self._connection.execute("DELETE FROM sessions WHERE number = ?", (number,))
+                self._numbers.pop(session_id, None)
+            case _:
+                raise TypeError(f"{change!r} is no change of a journal")
 
     def _found(self, session_id: SessionId) -> int | None:
         row = self._connection.execute("SELECT number FROM sessions WHERE id = ?", (session_id,)).fetchone()
