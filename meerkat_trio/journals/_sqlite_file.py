@@ -19,7 +19,7 @@ from .._exceptions import JournalFailed, JournalRefused
 from ..comms._file_replacement import create_file, replace_file
 from ._sqlite_lock import held_alone, held_with_readers, telling_of
 from ._sqlite_rows import read_rows
-from ._sqlite_schema import fresh_image, header_problem, is_damage, migrate, problems
+from ._sqlite_schema import fresh_image, header_problem, is_damage, is_older, migrate, problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,6 +108,8 @@ def read_entries(path: str | os.PathLike[str]) -> Mapping[SessionId, Sequence[En
         # One state for both, also if a machine writes.
         connection.execute("BEGIN")
         _refuse(path, next(problems(connection, thorough=False), None))
+        if is_older(connection):
+            _refuse(path, "its schema is older; compact it, or let a machine open it, and it is brought up")
         return read_rows(connection)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["MIGRATIONS", "VERSION", "fresh_image", "header_problem", "migrate", "problems"]
+__all__ = ["MIGRATIONS", "VERSION", "fresh_image", "header_problem", "is_damage", "is_older", "migrate", "problems"]
 
 VERSION: Final = 1
 """The schema that is written here; the file's ``user_version``."""
@@ -108,6 +108,11 @@ def is_damage(error: BaseException) -> bool:
     """Say whether an error of SQLite means that the file is damaged or is none."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+def is_older(connection: sqlite3.Connection) -> bool:
+    """Say whether a file has to be brought up before its entries can be read."""
+    return _pragma(connection, "user_version") < VERSION
 
 
 def migrate(connection: sqlite3.Connection) -> Iterator[str]:
