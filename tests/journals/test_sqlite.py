@@ -15,6 +15,7 @@ from meerkat_trio import JournalFailed, JournalRefused
 from meerkat_trio.abc import Delete, Forget
 from meerkat_trio.journals import SqliteJournal, check, compact, read_entries
 from meerkat_trio.journals import _sqlite as module
+from meerkat_trio.journals import _sqlite_thread as thread
 
 from ..directories import names_in
 from .rig import entry
@@ -220,13 +221,13 @@ async def test_entering_that_is_cancelled_leaves_the_file_free(tmp_path: Path) -
     # The first time that SQLite asks whether to go on, it is not to.
     with trio.CancelScope() as scope, pytest.MonkeyPatch.context() as patch:
 
-        def cancel_and_ask(call: module._Call[Any]) -> bool:
+        def cancel_and_ask(call: thread.Call[Any]) -> bool:
             if call.given_up is None:
                 trio.from_thread.run_sync(scope.cancel, trio_token=token)
             return call.given_up is not None
 
         token = trio.lowlevel.current_trio_token()
-        patch.setattr(module._Call, "is_given_up", cancel_and_ask)
+        patch.setattr(thread.Call, "is_given_up", cancel_and_ask)
         async with journal:
             pytest.fail("it was entered")
     assert scope.cancelled_caught
@@ -288,7 +289,7 @@ async def test_an_answer_after_the_run_is_dropped() -> None:
     async def token() -> trio.lowlevel.TrioToken:
         return trio.lowlevel.current_trio_token()
 
-    worker = module._Worker.__new__(module._Worker)
+    worker = thread.Worker.__new__(thread.Worker)
     worker._token = await trio.to_thread.run_sync(trio.run, token)
     worker._answer([])
 
