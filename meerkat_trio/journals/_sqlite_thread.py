@@ -11,6 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, final
 
@@ -33,6 +34,10 @@ _T = TypeVar("_T")
 
 _GROUP: Final = 512
 """So many appends are committed together at most."""
+_PATIENCE: Final = 0.002
+"""Seconds for which the thread gets nothing done before it is given a turn."""
+_TURN: Final = 0.001
+"""Seconds of a turn."""
 _NOBODY: Final[frozenset[SessionId]] = frozenset()
 
 
@@ -80,18 +85,49 @@ class _Leave(_Job):
     __slots__ = ()
 
 
+@final
+class _Turns(trio.abc.Instrument):
+    """Gives the thread a turn of the interpreter when a run that is never idle would starve it.
+
+    Such a run lets go of the interpreter's lock for a microsecond each round, to look for I/O. That is too short for
+    the thread to get it, and long enough for it never to demand it: its commit would take seconds.
+    """
+
+    __slots__ = ("_answered", "_since", "_worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._answered = 0
+        self._since = 0.0
+
+    def before_io_wait(self, timeout: float) -> None:
+        worker = self._worker
+        if timeout > 0 or worker.answered == worker.handed:
+            return
+        now = time.monotonic()
+        if worker.answered != self._answered:
+            self._answered = worker.answered
+            self._since = now
+        elif now - self._since > _PATIENCE:
+            time.sleep(_TURN)
+            self._since = now + _TURN
+
+
 class Worker:
     """The thread that has the file open, from `start` until `stop`."""
 
     def __init__(self, path: Path, durability: Durability) -> None:
         self.appends = 0
         self.commits = 0
+        self.handed = 0
+        self.answered = 0
         self.real = Path(os.path.realpath(path))
         """Where it is, also once the process is in another directory."""
         self._path = path
         self._durability = durability
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._turns = _Turns(self)
 
     # --- in the run ----------------------------------------------------------------------------------
 
@@ -99,26 +135,27 @@ class Worker:
         await trio.lowlevel.checkpoint_if_cancelled()
         entering = Call[None](lambda _: None)
         self._thread = threading.Thread(target=self._run, args=(entering,), name=f"journal {self._path}", daemon=False)
+        self.handed += 1
         self._thread.start()
+        trio.lowlevel.add_instrument(self._turns)
         try:
             await self._outcome(entering)
         except BaseException:
-            self._thread.join()
+            self._end()
             raise
 
     async def stop(self) -> None:
         leaving = _Leave()
-        self._jobs.put(leaving)
+        self._hand(leaving)
         await trio.lowlevel.wait_task_rescheduled(_stay)
-        # It has nothing left to do but to return.
-        self._thread.join()
+        self._end()
         if leaving.error is not None:
             raise leaving.error
 
     async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Append(changes)
-        self._jobs.put(job)
+        self._hand(job)
         await trio.lowlevel.wait_task_rescheduled(_stay)
         if job.error is not None:
             raise job.error
@@ -127,7 +164,7 @@ class Worker:
     async def call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = Call(work)
-        self._jobs.put(job)
+        self._hand(job)
         return await self._outcome(job)
 
     async def _outcome(self, job: Call[_T]) -> _T:
@@ -137,6 +174,15 @@ class Worker:
                 job.given_up()
             raise job.error
         return job.result  # type: ignore[return-value] # without an error there is one
+
+    def _hand(self, job: _Job) -> None:
+        self.handed += 1
+        self._jobs.put(job)
+
+    def _end(self) -> None:
+        trio.lowlevel.remove_instrument(self._turns)
+        # It has nothing left to do but to return.
+        self._thread.join()
 
     # --- in the thread -------------------------------------------------------------------------------
 
@@ -218,6 +264,7 @@ class Worker:
             connection.set_progress_handler(None, 0)
 
     def _answer(self, jobs: Sequence[_Job]) -> None:
+        self.answered += len(jobs)
         # A run that is over has nobody who waits.
         with contextlib.suppress(trio.RunFinishedError):
             self._token.run_sync_soon(_wake, jobs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -291,7 +292,59 @@ async def test_an_answer_after_the_run_is_dropped() -> None:
 
     worker = thread.Worker.__new__(thread.Worker)
     worker._token = await trio.to_thread.run_sync(trio.run, token)
+    worker.answered = 0
     worker._answer([])
+
+
+# --- a run that is never idle ------------------------------------------------------------------------
+
+
+async def test_appends_return_while_the_run_is_never_idle(tmp_path: Path) -> None:
+    async def never_idle() -> None:
+        while True:
+            sum(range(1000))
+            await trio.lowlevel.checkpoint()
+
+    async with SqliteJournal(tmp_path / "journal") as journal, trio.open_nursery() as nursery:
+        nursery.start_soon(never_idle)
+        # It takes a quarter of a second, and minutes if the thread is starved.
+        with trio.fail_after(30):
+            for number in range(50):
+                await journal.append({"a": [entry(str(number))]})
+        nursery.cancel_scope.cancel()
+
+
+def test_the_thread_is_given_a_turn_only_if_it_gets_nothing_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, turns = 100.0, 0
+
+    def give_a_turn(seconds: float) -> None:
+        nonlocal now, turns
+        assert seconds == 0.001
+        now += seconds
+        turns += 1
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "sleep", give_a_turn)
+    worker = thread.Worker.__new__(thread.Worker)
+    worker.handed, worker.answered = 1, 1
+    instrument = thread._Turns(worker)
+
+    def turns_after(seconds: float, timeout: float = 0.0) -> int:
+        nonlocal now
+        before, now = turns, now + seconds
+        instrument.before_io_wait(timeout)
+        return turns - before
+
+    assert turns_after(1.0) == 0  # nothing is to be done
+    worker.handed = 3
+    assert turns_after(0.0) == 0  # since now
+    assert turns_after(0.0015) == 0
+    assert turns_after(0.001, timeout=0.1) == 0  # it is idle
+    assert turns_after(0.0) == 1
+    assert turns_after(0.0015) == 0  # it has had one
+    worker.answered = 2
+    assert turns_after(0.001) == 0  # something was done
+    assert turns_after(0.0025) == 1
 
 
 # --- room --------------------------------------------------------------------------------------------
