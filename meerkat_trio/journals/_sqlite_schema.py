@@ -27,6 +27,7 @@ _HEADER: Final = 100
 _MAGIC: Final = b"SQLite format 3\x00"
 _TOLD: Final = 20
 """How many lines of one check are told."""
+# A table without rowids was measured: a set of 300 bytes takes four times as long in it, for it moves the values about.
 _SCHEMA: Final = """
 CREATE TABLE sessions(number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE entries(
@@ -36,7 +37,7 @@ CREATE TABLE entries(
     position INTEGER NOT NULL,
     value BLOB NOT NULL,
     PRIMARY KEY(session, kind, key)
-) STRICT, WITHOUT ROWID;
+) STRICT;
 """
 
 

@@ -56,9 +56,9 @@ from meerkat_trio.journals import SqliteJournal
 async def main():
     async with SqliteJournal(sys.argv[1]):
         if os.fork() == 0:
+            print("open", flush=True)
             sys.stdin.read()
             os._exit(0)
-        print("open", flush=True)
         await trio.sleep_forever()
 
 trio.run(main)
