@@ -93,11 +93,12 @@ class _Turns(trio.abc.Instrument):
     the thread to get it, and long enough for it never to demand it: its commit would take seconds.
     """
 
-    __slots__ = ("_answered", "_since", "_worker")
+    __slots__ = ("_answered", "_patience", "_since", "_worker")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._answered = 0
+        self._patience = _PATIENCE
         self._since = 0.0
 
     def before_io_wait(self, timeout: float) -> None:
@@ -107,9 +108,12 @@ class _Turns(trio.abc.Instrument):
         now = time.monotonic()
         if worker.answered != self._answered:
             self._answered = worker.answered
+            self._patience = _PATIENCE
             self._since = now
-        elif now - self._since > _PATIENCE:
+        elif now - self._since > self._patience:
             time.sleep(_TURN)
+            # It may be the disk that it waits for, which no turn helps.
+            self._patience *= 2
             self._since = now + _TURN
 
 
@@ -130,7 +134,9 @@ class Worker:
         self._turns = _Turns(self)
 
     # --- in the run ----------------------------------------------------------------------------------
+    # Protected from KeyboardInterrupt: who is answered has to be waiting.
 
+    @trio.lowlevel.enable_ki_protection
     async def start(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         entering = Call[None](lambda _: None)
@@ -144,6 +150,7 @@ class Worker:
             self._end()
             raise
 
+    @trio.lowlevel.enable_ki_protection
     async def stop(self) -> None:
         leaving = _Leave()
         self._hand(leaving)
@@ -152,6 +159,7 @@ class Worker:
         if leaving.error is not None:
             raise leaving.error
 
+    @trio.lowlevel.enable_ki_protection
     async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Append(changes)
@@ -161,6 +169,7 @@ class Worker:
             raise job.error
         return _NOBODY
 
+    @trio.lowlevel.enable_ki_protection
     async def call(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = Call(work)

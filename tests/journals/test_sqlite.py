@@ -341,7 +341,8 @@ def test_the_thread_is_given_a_turn_only_if_it_gets_nothing_done(monkeypatch: py
     assert turns_after(0.0015) == 0
     assert turns_after(0.001, timeout=0.1) == 0  # it is idle
     assert turns_after(0.0) == 1
-    assert turns_after(0.0015) == 0  # it has had one
+    assert turns_after(0.0035) == 0  # it has had one, and twice as long has not passed
+    assert turns_after(0.001) == 1
     worker.answered = 2
     assert turns_after(0.001) == 0  # something was done
     assert turns_after(0.0025) == 1
