@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from . import apply, cold, crowd, drain, explorer, frame, idle, rebind, sockets, tree
+from . import apply, cold, crowd, drain, explorer, frame, idle, journal, rebind, sockets, tree
 from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *explorer.SETTINGS,
     *frame.SETTINGS,
     *sockets.SETTINGS,
+    *journal.SETTINGS,
 )
 _ROUNDS: Final = 7
 
