@@ -10,6 +10,7 @@ from . import INTERRUPTED
 from ._check import check
 from ._demo import demo
 from ._host import host
+from ._journal import journal
 from ._keygen import keygen
 from ._machine import machine
 from ._send import send
@@ -67,3 +68,4 @@ commands.add_command(trust)
 commands.add_command(host)
 commands.add_command(send)
 commands.add_command(watch)
+commands.add_command(journal)

@@ -6,25 +6,27 @@ import json
 import logging
 import signal
 import sys
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 import trio
 
-from .._exceptions import MeerkatError
+from .._exceptions import JournalFailed, JournalRefused, MeerkatError
 from .._machine import open_machine
 from ..comms import SocketComms, SocketNetwork
 from ..comms._addresses import listen
-from ._host_config import HostConfig, read_config
+from ..journals import SqliteJournal
+from ._host_config import HostConfig, SessionConfig, read_config
 from ._status import serve_status, snapshot_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from .._machine import MeerkatMachine
-    from .._session import Session, SessionRun
+    from .._session import Handler, Session, SessionRun
+    from ..authority import SessionId
     from ..comms._addresses import Listening
 
 __all__ = ["host"]
@@ -63,7 +65,7 @@ class _Host:
         **Cancellation:** everything is cut at once.
         """
         with trio.open_signal_receiver(*_GOODBYES, signal.SIGUSR1) as signals:
-            async with SocketNetwork() as network, open_machine(grace=self._config.grace) as machine:
+            async with SocketNetwork() as network, self._open_machine() as machine:
                 status = await self._open_all(network, machine)
                 async with trio.open_nursery() as nursery:
                     if status is not None:
@@ -71,6 +73,30 @@ class _Host:
                     await self._wait_for_goodbye(signals, machine)
                     await self._shut_down(machine)
                     nursery.cancel_scope.cancel()
+
+    @asynccontextmanager
+    async def _open_machine(self) -> AsyncGenerator[MeerkatMachine, None]:
+        config = self._config
+        journal = None
+        if config.journal is not None:
+            journal = SqliteJournal(config.journal, durability=config.durability)
+        opened = False
+        try:
+            async with open_machine(grace=config.grace, journal=journal, executors=self._executor_of) as machine:
+                opened = True
+                yield machine
+        except (JournalRefused, JournalFailed) as error:
+            if opened:
+                raise
+            raise click.UsageError(f"{self._path}: [host]: journal: {error.journal}: {error.why}") from None
+
+    def _executor_of(self, session_id: SessionId) -> Handler | None:
+        """Return the handler of a session that the journal remembers; None if it is not one of ours any more."""
+        for each in self._config.sessions:
+            if each.name == session_id:
+                return each.handler or _print
+        _logger.warning("session %s is in the journal and not in %s; it waits", session_id, self._path)
+        return None
 
     async def _open_all(self, network: SocketNetwork, machine: MeerkatMachine) -> Listening | None:
         """Open everything, and say so; return where the status is asked for."""
@@ -87,7 +113,7 @@ class _Host:
             except (OSError, ValueError) as error:
                 raise click.UsageError(f"{self._path}: session {each.name!r}: {each.listen}: {_why(error)}") from None
             self._transports[each.name] = comms
-            session = await machine.register(each.name, each.handler or _print, **each.options)  # type: ignore[arg-type]
+            session = await self._session_of(machine, each)
             await session.attach_ingress(comms)
         status = None
         if self._config.status is not None:
@@ -99,6 +125,12 @@ class _Host:
             click.echo(f"{name}  {comms.peer_id}  {comms.advertised_address}")
         sys.stdout.flush()
         return status
+
+    async def _session_of(self, machine: MeerkatMachine, config: SessionConfig) -> Session:
+        """Return a session: the one that the journal remembers, unless it was stopped; else a new one."""
+        if config.name in machine and machine[config.name].end is None:
+            return machine[config.name]
+        return await machine.register(config.name, config.handler or _print, **config.options)  # type: ignore[arg-type]
 
     async def _wait_for_goodbye(self, signals: AsyncIterator[int], machine: MeerkatMachine) -> None:
         async for number in signals:

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     from .._session import Handler
     from ..authority import PeerEndpoint
+    from ..journals._sqlite_file import Durability
 
 __all__ = ["HostConfig", "SessionConfig", "read_config"]
 
-_HOST_KEYS: Final = {"status", "grace"}
+_HOST_KEYS: Final = {"status", "grace", "journal", "durability"}
+_DURABILITIES: Final[tuple[Durability, ...]] = ("full", "normal")
 _COUNTS: Final = ("work_queue", "max_attempts", "abandoned_limit", "outbox", "work_lane", "control_lane")
 _SESSION_KEYS: Final = {"name", "key", "listen", "advertise", "handler", *_COUNTS}
 _NEEDED: Final = ("name", "key", "listen")
@@ -62,6 +64,10 @@ class HostConfig:
     """Where `watch` looks."""
     grace: float
     """Seconds for what is queued when it shuts down."""
+    journal: Path | None
+    """The file in which sessions remember; None: in memory."""
+    durability: Durability
+    """Of the journal."""
     sessions: tuple[SessionConfig, ...]
     """At least one."""
 
@@ -94,7 +100,17 @@ def read_config(path: Path) -> HostConfig:
     status = host.get("status", str, None)
     if status is not None and not _is_private(status):
         host.refuse("status", "uds:///path, or tcp:// on a loopback address, is needed")
-    return HostConfig(status=status, grace=grace, sessions=tuple(configs))
+    journal = host.get("journal", str, None)
+    durability = host.get("durability", str, "full")
+    if durability not in _DURABILITIES:
+        host.refuse("durability", "full or normal is needed")
+    return HostConfig(
+        status=status,
+        grace=grace,
+        journal=None if journal is None else path.parent / journal,
+        durability=durability,
+        sessions=tuple(configs),
+    )
 
 
 def _session(path: Path, number: int, content: object) -> SessionConfig:

@@ -419,7 +419,8 @@ async def test_a_change_that_cannot_be_recorded_is_tried_again_and_its_caller_wa
 
 
 async def test_no_handler_is_called_while_what_came_before_is_not_durable(autojump_clock: Clock) -> None:
-    faults, handled = Faults(), []
+    faults = Faults()
+    handled: list[tuple[Any, int]] = []
 
     async def handler(run: SessionRun) -> None:
         if not handled:
