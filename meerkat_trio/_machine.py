@@ -301,6 +301,59 @@ class MeerkatMachine:
         for memory in memories:
             self._resume(memory)
 
+    async def restore(self, session_id: SessionId) -> Session | None:
+        """Go on with a session that the journal remembers and this machine has not; None if it remembers none.
+
+        For journals that several machines share: a journal of one machine is restored when that is opened.
+
+        Raises:
+            SessionExists: the session is here.
+            JournalRefused: what is remembered is damaged.
+            JournalFailed: it cannot be read.
+            trio.ClosedResourceError: the machine is closed, or has no journal.
+            TypeError, ValueError: an argument is of no use.
+
+        **Cancellation:** cancelled, nothing was restored; returned, the session is there.
+        """
+        require_text("session_id", session_id)
+        if self._journal is None:
+            raise trio.ClosedResourceError("this machine has no journal")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if session_id in self._sessions:
+            raise SessionExists(session_id)
+        memories = self._read(await self._journal.restore(session_id))
+        if self._closed or self._root is None:
+            raise trio.ClosedResourceError("the machine is closed")
+        if session_id in self._sessions:
+            raise SessionExists(session_id)
+        for memory in memories:
+            self._resume(memory)
+        tasks = self._sessions.get(session_id)
+        found: Session | None = None if tasks is None else tasks.session
+        return found
+
+    async def release(self, session_id: SessionId) -> None:
+        """Let a session go, so that another machine can go on with it: here it ends, in the journal it does not.
+
+        Its drain is stopped and joined; a handler that is running gets the grace time, and its message is unfinished
+        if that does not suffice. Returns when everything is written and the session is gone from here. One that has
+        moved away already, or was stopped, is only forgotten.
+
+        Raises:
+            SessionNotRegistered: it is not here.
+            trio.ClosedResourceError: the machine has no journal.
+            JournalFailed: the machine closed, and not everything was written.
+
+        **Cancellation:** the session ends here in any case, and stays among `sessions` until it is released again.
+        """
+        if self._journal is None:
+            raise trio.ClosedResourceError("this machine has no journal")
+        await trio.lowlevel.checkpoint_if_cancelled()
+        session = self[session_id]
+        await session.leave()
+        if session_id in self._sessions and self._sessions[session_id].session is session:
+            del self._sessions[session_id]
+
     def _read(self, found: Mapping[SessionId, Sequence[Entry]]) -> list[Memory]:
         decode = import_module("._entries", __package__).decode_memory
         memories = []

@@ -323,6 +323,17 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         """
         return await self._end(authority.Destroy())
 
+    async def leave(self) -> None:
+        """End here, and not in the journal. For `MeerkatMachine.release`.
+
+        **Cancellation:** it ends in any case; only the waiting ends.
+        """
+        tasks = self._tasks
+        tasks.begin_leave()
+        await tasks.waiters.wait(lambda: True if tasks.is_over else None)
+        if tasks.record is not None and not tasks.record.is_moved:
+            await tasks.record.until_durable()
+
     async def wait_ended(self) -> SessionEnd:
         """Wait until the session has ended, whoever ends it, and say how; at once if it has ended before.
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ._journal_writer import Admission, JournalWriter
     from ._messages import Envelope
     from ._parts import SessionSettings
+    from .abc import Change
     from .authority import AdmissionClass, DropReason, RequestsRegion, SessionId, SessionState, Step
 
 __all__ = ["REMEMBERED_IDS", "SessionRecord"]
@@ -146,10 +147,14 @@ class SessionRecord:
     def _put(self, kind: str, key: str, value: bytes, position: int | None = None) -> None:
         if position is None:
             position = self._next_position()
-        self._last = self._writer.put(self._session_id, Entry(kind, key, position, value))
+        self._write(Entry(kind, key, position, value))
 
     def _delete(self, kind: str, key: str) -> None:
-        self._last = self._writer.put(self._session_id, Delete(kind, key))
+        self._write(Delete(kind, key))
+
+    def _write(self, change: Change) -> None:
+        if not self.is_moved:
+            self._last = self._writer.put(self._session_id, change)
 
     def _next_position(self) -> int:
         self._position += 1
@@ -165,7 +170,7 @@ class SessionRecord:
         ended = after.session.ended
         if ended not in {before.session.ended, None, Ending.STOP}:
             # Nothing is left of it but its counters.
-            self._last = self._writer.put(self._session_id, Forget())
+            self._write(Forget())
             self._unfinished.clear()
             self._is_forgotten = True
         if _is_another(before, after) or isinstance(step.input, authority.Register):
@@ -211,6 +216,8 @@ class SessionRecord:
 
         **Cancellation:** it may be recorded; `admit` it, or `withdraw` it.
         """
+        if self.is_moved:
+            raise SessionMoved(self._session_id)
         asked = self._asked.get(envelope.key)
         if asked is None:
             try:

@@ -431,6 +431,14 @@ class SessionTasks(Admission):
         self._stop_executor()
         self._bound_outbox()
 
+    def begin_leave(self) -> None:
+        """Tell the session to end here, because another process goes on with it."""
+        if not self.is_over:
+            if self.record is not None:
+                self.record.seal()
+            self._tell_to_end("another process goes on with it")
+            self._bound_outbox()
+
     def start_child(self, child: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task in the session's nursery, as soon as there is one."""
         if self.nursery is None:

@@ -7,7 +7,7 @@ test tells it to do to a write.
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Self
 
 import trio
 
@@ -37,7 +37,6 @@ class WriteFault(Enum):
     """The process dies: it is written, and nothing is said."""
 
 
-@final
 class MemoryJournal(Journal):
     """A journal that outlives the machines that are opened with it, one after the other."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,14 +19,17 @@ from meerkat_trio import (
     ReceiptStatus,
     RememberedError,
     ResponseStatus,
+    SessionEnded,
     SessionExists,
+    SessionMoved,
+    SessionNotRegistered,
     SessionPhase,
     SessionRun,
     TransitionRejected,
     Unbound,
     open_machine,
 )
-from meerkat_trio.abc import Entry
+from meerkat_trio.abc import Change, Entry
 from meerkat_trio.testing import MemoryJournal, WriteFault
 
 from ..authority.cast import ALICE, BOB, EVE
@@ -482,3 +486,96 @@ async def test_a_rebind_while_a_message_is_recorded_admits_it_once(autojump_cloc
         assert session.statistics().queued == 1
         found = await kill(journal)
     assert [entry.kind for entry in (await found.restore())["a"]] == ["session", "message"]
+
+
+# --- machines that share a journal -----------------------------------------------------------------
+
+
+class Shared(MemoryJournal):
+    """Lets several machines have it, and says who has lost which session."""
+
+    __slots__ = ("moved",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: set[str] = set()
+
+    async def __aenter__(self) -> Shared:
+        self._in_use = False
+        await super().__aenter__()
+        return self
+
+    async def restore(self, session_id: str | None = None) -> Mapping[str, Sequence[Entry]]:
+        return {} if session_id is None else await super().restore(session_id)
+
+    async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
+        await super().append({each: of for each, of in changes.items() if each not in self.moved})
+        return frozenset(self.moved & changes.keys())
+
+
+async def test_a_session_that_is_released_goes_on_elsewhere(autojump_clock: Clock) -> None:
+    journal = Shared()
+    handled: list[Any] = []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async with world(journal) as one, world(journal, handler) as two:
+        session = await one.session(never)
+        await (await one.send(session, "running")).wait()
+        await (await one.send(session, "queued")).wait()
+        await one.machine.release("a")
+        assert "a" not in one.machine
+        with pytest.raises(SessionNotRegistered):
+            await one.machine.release("a")
+        assert await two.machine.restore("b") is None
+        restored = await two.machine.restore("a")
+        assert restored is two.machine["a"]
+        await settle()
+        assert handled == ["running", "queued"]
+        with pytest.raises(SessionExists):
+            await two.machine.restore("a")
+
+
+async def test_a_session_that_has_another_home_admits_nothing_and_says_so(autojump_clock: Clock) -> None:
+    journal = Shared()
+    async with world(journal) as one:
+        session = await one.session(nothing)
+        await settle()
+        before = dict(journal._entries["a"])
+        journal.moved = {"a"}
+        receipt = await one.send(session, "late")
+        end = await session.wait_ended()
+        assert isinstance(end.error, SessionMoved)
+        assert receipt.status is ReceiptStatus.QUEUED
+        assert journal._entries["a"] == before
+        with pytest.raises(SessionEnded):
+            await session.deliver("more")
+        await one.machine.release("a")
+        assert "a" not in one.machine
+
+
+async def test_a_handler_that_ends_after_its_session_has_moved_is_the_last_one(autojump_clock: Clock) -> None:
+    journal = Shared()
+    gate, begun = trio.Event(), []
+
+    async def handler(run: SessionRun) -> None:
+        begun.append(run.message.body)
+        await gate.wait()
+        await run.reply(ResponseStatus.COMPLETED, "late")
+
+    async with world(journal) as one:
+        session = await one.session(handler)
+        ask = {"kind": EnvelopeKind.REQUEST, "intent": "ask"}
+        for body in ("one", "two"):
+            await (await one.send(session, body, correlation=body, **ask)).wait()
+        await settle()
+        before = dict(journal._entries["a"])
+        journal.moved = {"a"}
+        gate.set()
+        await session.wait_ended()
+        await trio.sleep(10)
+        assert begun == ["one"]
+        assert journal._entries["a"] == before
+        with pytest.raises(trio.WouldBlock):
+            one.peer.claim_nowait()
