@@ -135,7 +135,16 @@ class Link:
     @property
     def is_up(self) -> bool:
         """Whether the connection stands, as far as is known."""
-        return self._connection is not None
+        return self._connection is not None and self._connection.usable
+
+    def require(self) -> None:
+        """Go on if the connection stands: what has not been sent is then known not to have been.
+
+        Raises:
+            OSError: it does not.
+        """
+        if not self.is_up:
+            raise OSError("the connection is lost")
 
     @property
     def client_id(self) -> int | None:
@@ -183,7 +192,7 @@ class Link:
 
     def _request(self, *command: Any) -> Awaitable[Any]:
         if self._connection is None:
-            raise OSError("not connected")
+            raise OSError("the connection is lost")
         return self._connection.create_request(*command)
 
     def send(self, *commands: Sequence[Any]) -> list[Awaitable[Any]]:

@@ -127,6 +127,7 @@ class Writer:
         self._may_take = trio.current_time() + network.limits.gone_after
         while True:
             self._is_rung = False
+            self._link.require()
             asked = list(self._gather(trio.current_time()))
             with network.updates.taken(wanted=network.reader.is_blocked or not network.reader.is_up) as batch:
                 commands = batch.commands()

@@ -13,8 +13,6 @@ from .rig import bench
 if TYPE_CHECKING:
     from .rig import Server
 
-pytestmark = pytest.mark.trio
-
 QUIET = 0.05
 """Longer than a round trip to the server and back, and shorter than a reading, in seconds."""
 
