@@ -19,7 +19,8 @@ from ._trust_file import TrustFile
 
 if TYPE_CHECKING:
     from ._identity import Identity
-    from ._redis import RedisComms, RedisNetwork
+    from ._redis import RedisNetwork
+    from ._redis_comms import RedisComms
     from ._socket import SocketComms, SocketNetwork
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 
 _OF_THE_EXTRAS: Final = {
     "Identity": "._identity",
-    "RedisComms": "._redis",
+    "RedisComms": "._redis_comms",
     "RedisNetwork": "._redis",
     "SocketComms": "._socket",
     "SocketNetwork": "._socket",

@@ -1,8 +1,8 @@
 """A connection to the server that is made again and again: the one file that knows the library.
 
-Each connection belongs to one task, which sends what it has, waits for the answers, and cuts the connection if they do
-not come. So there is no pool whose slots a cancellation could leak, nobody else's command dies with ours, and nothing is
-sent twice behind our back.
+Each connection belongs to one task, which sends what it has, waits for the replies, and cuts the connection if they do
+not come. So there is no pool whose slots a cancellation could leak, nobody else's command dies with ours, and nothing
+is sent twice behind our back.
 """
 
 from __future__ import annotations

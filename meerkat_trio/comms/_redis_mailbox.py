@@ -1,14 +1,14 @@
-"""One identity as it receives over Redis: its instances, what was read for it and is not answered, what it has answered.
+"""One identity as it receives over Redis: its instances, and what was read for it and is not answered.
 
 Knows no connection. Whoever has one reads into `Mailbox.arrive`, and writes what `Mailbox.take_updates` gives.
 
 What holds at every moment:
 
-1. An entry stays in its stream, pending for this process, until each of its envelopes is answered. What has been answered
-   of it is written with the answers, in one step of the server.
+1. An entry stays in its stream, pending for this process, until each of its envelopes is answered. What of it has been
+   answered is written with the answers, in one step of the server.
 2. What is read and has no room in the inbox waits here, in order; no more is read of that lane until it has gone.
-3. The first instance is the route, as for sockets. Without one nothing is read, nothing of what is left is answered, and
-   it is given back for whoever is next.
+3. The first instance is the route, as for sockets. Without one nothing is read, and what is left is not answered but
+   given back, for whoever is next.
 """
 
 from __future__ import annotations
@@ -20,31 +20,29 @@ import trio
 
 from .._messages import Receipt, ReceiptStatus
 from .._rate import RateLimit
-from ..authority import BRIDGE_INTENT, DropReason, EnvelopeKind, Lane, PeerId
+from ..authority import BRIDGE_INTENT, DropReason, EnvelopeKind, PeerId
 from ._arrivals import Arrival
 from ._envelope import CLOCK_SKEW
 from ._exceptions import WireRefused
 from ._frames import Answer
 from ._redis_entries import parse_message, sign_answers
+from ._redis_intake import LANES, Change, Entry, Intake, Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .._messages import Envelope
-    from ..authority import MessageId, PeerEndpoint
+    from ..authority import Lane, MessageId, PeerEndpoint
     from ._arrivals import Arrivals
     from ._bundle import Bundle, Judge, Opened
     from ._envelope import Header
     from ._identity import Identity
     from ._inbox import Inbox
+    from ._outgoing import Letter
     from ._redis_entries import SignedAnswers
     from ._redis_limits import Fence, RedisLimits
 
-__all__ = ["Change", "Instance", "Intake", "Mailbox", "Update"]
+__all__ = ["Instance", "Mailbox", "Update"]
 
-_LANES: Final = (Lane.CONTROL, Lane.WORK)
-_FIRST: Final = b"0"
-_NEW: Final = b">"
 _COMMANDS: Final = 64
 _COMMANDS_PER_SECOND: Final = 16.0
 _ALL_COMMANDS: Final = 256
@@ -96,110 +94,6 @@ class Network(Protocol):
 
 
 @final
-class Entry:
-    """A bundle that was read and is not answered as a whole."""
-
-    __slots__ = ("answered", "answers", "id", "intake", "is_given_back", "left", "refused", "sender")
-
-    answered: int
-    """By envelope a bit: it is answered."""
-    is_given_back: bool
-    """Whether an envelope of it is left to whoever is next."""
-    left: int
-    """How many envelopes are to be admitted or dropped."""
-    refused: DropReason | None
-    """Why it is put aside."""
-
-    def __init__(self, intake: Intake, entry_id: bytes, answered: int) -> None:
-        self.intake: Intake = intake
-        self.id: bytes = entry_id
-        self.sender: PeerId | None = None
-        self.answers: str = ""
-        self.answered = answered
-        self.is_given_back = False
-        self.left = 1  # not done before it is taken as a whole
-        self.refused = None
-
-
-@final
-class _Part:
-    """One envelope of an entry, for which an answer comes."""
-
-    __slots__ = ("entry", "index", "mailbox")
-
-    def __init__(self, mailbox: Mailbox, entry: Entry, index: int) -> None:
-        self.mailbox = mailbox
-        self.entry = entry
-        self.index = index
-
-    def tell(self, arrival: Arrival) -> None:
-        """Take the answer."""
-        self.mailbox.settled(self.entry, self.index, arrival)
-
-
-@final
-class Intake:
-    """One lane of a mailbox."""
-
-    __slots__ = ("_replays", "cursor", "entries", "held", "is_left_out", "is_ready", "lane", "stream")
-
-    cursor: bytes
-    """Where the next reading begins: at an entry that is pending for us already, or at the new ones."""
-    held: deque[tuple[Envelope, Arrival]]
-    is_ready: bool
-    """Whether stream and group are known to be there."""
-    is_left_out: bool
-    """Whether the present reading does without it, for want of room."""
-
-    def __init__(self, lane: Lane, stream: str) -> None:
-        self.lane: Lane = lane
-        self.stream: str = stream
-        self.entries: dict[bytes, Entry] = {}
-        self.held = deque()
-        self.is_left_out = False
-        self._replays = 0
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """Make sure of the group, then replay."""
-        self.is_ready = False
-        self.replay()
-
-    def replay(self) -> None:
-        """Read what is pending for us before anything new; what is here is known by its entry's id."""
-        self.cursor = _FIRST
-        self._replays += 1
-
-    @property
-    def place(self) -> tuple[bytes, int]:
-        """Where the next reading begins, for `has_read`."""
-        return self.cursor, self._replays
-
-    def has_read(self, place: tuple[bytes, int], entries: Sequence[Sequence[bytes]]) -> None:
-        """Note how far it was read, unless it has to begin again meanwhile."""
-        if place == self.place and self.cursor != _NEW:
-            self.cursor = entries[-1][0] if entries else _NEW
-
-
-@final
-class Change:
-    """What is to happen to one entry."""
-
-    __slots__ = ("entry_id", "mask", "refused", "stream")
-
-    def __init__(self, entry: Entry) -> None:
-        is_done = not (entry.left or entry.is_given_back)
-        self.stream: int = 1 + _LANES.index(entry.intake.lane)
-        self.entry_id: bytes = entry.id
-        self.mask: str = "" if is_done else str(entry.answered)
-        self.refused: str = "" if entry.refused is None else entry.refused.value
-
-    def arguments(self) -> tuple[int | bytes | str, ...]:
-        """Return them in the order of the script."""
-        return self.stream, self.entry_id, self.mask, self.refused
-
-
-@final
 class Update:
     """Changes and answers that are written in one step."""
 
@@ -245,7 +139,7 @@ class Mailbox:
         self._network = network
         self.identity: Identity = identity
         self.instances: list[Instance] = []
-        self.intakes: dict[Lane, Intake] = {lane: Intake(lane, streams[lane]) for lane in _LANES}
+        self.intakes: dict[Lane, Intake] = {lane: Intake(lane, streams[lane]) for lane in LANES}
         self._arrivals = arrivals
         self.fence = None
         self.is_fenced = False
@@ -321,9 +215,9 @@ class Mailbox:
         """Whether every answer that is known is written."""
         return not (self._changed or self._answers or self._unwritten or self.in_writing)
 
-    def holds(self, sender: PeerId, message_id: MessageId) -> bool:
+    def holds(self, sender: PeerId, letter: Letter) -> bool:
         """Say whether an envelope was here and is answered, or will be."""
-        return self._arrivals.get(sender, message_id) is not None
+        return self._arrivals.get(sender, letter.envelope.id) is not None
 
     def endpoint_of(self, peer_id: PeerId) -> PeerEndpoint | None:
         """Return where a peer is reached, if an instance trusts it; the route is asked first."""
@@ -402,7 +296,7 @@ class Mailbox:
             self._refuse(entry, DropReason.MALFORMED)
             return
         remembered_for = int((self._network.limits.acceptance_window + CLOCK_SKEW) * 1000)
-        part = _Part(self, entry, index)
+        part = Part(self, entry, index)
         arrival = Arrival(self, envelope.sender, envelope.id, opened.issued_at, part, remembered_for)
         self._arrivals.add(arrival, now)
         entry.left += 1
@@ -423,7 +317,7 @@ class Mailbox:
 
     def _take_twin(self, entry: Entry, index: int, twin: Arrival) -> None:
         entry.left += 1
-        part = _Part(self, entry, index)
+        part = Part(self, entry, index)
         if twin.is_answered:
             part.tell(twin)
         else:
@@ -544,6 +438,8 @@ class Mailbox:
         self.in_writing -= 1
         if unwritten:
             self._keep([], update.answers[-unwritten:])
+        elif not self.is_flushed:
+            self._network.has_changes(self)
 
     def _keep(self, changes: list[Change], answers: list[tuple[str, SignedAnswers]]) -> None:
         if not self.is_fenced:

@@ -4,10 +4,10 @@ Knows no connection. Whoever has one asks for the next bundle of a lane and says
 
 What holds at every moment:
 
-1. A lane has one bundle on its way, at most. Until it is known whether it was stored it is sent again as it is, under the
-   same number, and the server stores each number once: so a lost answer neither loses, doubles nor reorders anything.
-2. A `send` that waits may be cancelled as long as nothing has carried its envelope. From then on nobody can say that it was
-   not sent, so it returns: the envelope is accepted, and goes out when the server can take it.
+1. A lane has one bundle on its way, at most. Until it is known whether it was stored it is sent again as it is, under
+   the same number, and the server stores each number once: a lost reply neither loses, doubles nor reorders anything.
+2. A `send` that waits may be cancelled as long as nothing has carried its envelope. From then on nobody can say that it
+   was not sent, so it returns: the envelope is accepted, and goes out when the server can take it.
 """
 
 from __future__ import annotations
@@ -75,12 +75,14 @@ class Flight:
 class Way:
     """One lane from one identity to one peer."""
 
-    __slots__ = ("_waiting", "flight", "lane", "outgoing", "rests_until", "route")
+    __slots__ = ("_waiting", "flight", "lane", "outgoing", "rests_until", "route", "was_refused")
 
     flight: Flight | None
     """What is on its way to the server."""
     rests_until: float
-    """The server had no room: when to look again."""
+    """When to look again whether there is room."""
+    was_refused: bool
+    """Whether the server had no room, and is to be asked for it before anything is carried again."""
 
     def __init__(self, route: Route, lane: Lane) -> None:
         self.route: Route = route
@@ -88,6 +90,7 @@ class Way:
         self.outgoing: OutgoingLane = OutgoingLane(route.post.limits.unanswered, sys.maxsize, self._accepts)
         self.flight = None
         self.rests_until = -math.inf
+        self.was_refused = False
         self._waiting: dict[Letter, trio.lowlevel.Task] = {}
 
     def _accepts(self, letter: Letter) -> bool:
@@ -156,7 +159,8 @@ class Way:
     def next_flight(self) -> Flight | None:
         """Return the bundle whose fate is not known, or else make the next."""
         if self.flight is None and self.outgoing.unsent:
-            letters, size = [], 0
+            letters: list[Letter] = []
+            size = 0
             unsent = self.outgoing.unsent
             while unsent and len(letters) < MAX_BUNDLE and (not letters or size + len(unsent[0].data) <= _BUNDLE_BYTES):
                 letters.append(unsent[0])
@@ -178,11 +182,12 @@ class Way:
             self.answered(letter.envelope.id, reason)
 
     def refused(self, until: float) -> None:
-        """Note that the server has no room for what is on its way: it is not sent, and is tried again."""
+        """Note that the server has no room: what is on its way is not sent, and is tried again."""
         if self.flight is not None:
             flight, self.flight = self.flight, None
             self.outgoing.put_back(flight.letters)
-            self.rests_until = until
+        self.was_refused = True
+        self.rests_until = until
 
     def answered(self, message_id: str, reason: DropReason | None) -> bool:
         """Settle what an answer is for; say whether it was of this lane."""

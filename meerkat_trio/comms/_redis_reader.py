@@ -14,9 +14,10 @@ from ._redis_scripts import BEAT, GROUP, TAKE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ._redis_intake import Intake
     from ._redis_limits import RedisLimits
     from ._redis_link import Link
-    from ._redis_mailbox import Intake, Mailbox
+    from ._redis_mailbox import Mailbox
     from ._redis_scripts import Keys
     from ._redis_updates import Updates
 

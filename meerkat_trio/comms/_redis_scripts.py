@@ -1,7 +1,7 @@
 """What runs inside the server: the scripts, each of which happens as a whole or not at all, and the keys they work on.
 
-A consumer of a stream's group is a network, by its token. It is alive as long as its key is there; ``nobody`` holds what
-was given back. A script that checks a fence comes first to it, so nothing of a side that has lost its lease is done.
+A consumer of a stream's group is a network, by its token. It is alive as long as its key is there; ``nobody`` holds
+what was given back. A script that checks a fence begins with it, so nothing of a side that has lost its lease is done.
 """
 
 from __future__ import annotations
@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING, Final, final
 if TYPE_CHECKING:
     from ..authority import Lane, PeerId
 
-__all__ = ["ADD", "BEAT", "FENCED", "FULL", "GROUP", "MEMORY", "NOBODY", "RELEASE", "SCRIPTS", "TAKE", "UPDATE", "Keys"]
+__all__ = [
+    "ADD",
+    "BEAT",
+    "FENCED",
+    "FULL",
+    "GROUP",
+    "MEMORY",
+    "NOBODY",
+    "RELEASE",
+    "ROOM",
+    "SCRIPTS",
+    "TAKE",
+    "UPDATE",
+    "Keys",
+]
 
 GROUP: Final = b"meerkat"
 """The consumer group of every stream."""
@@ -84,9 +98,18 @@ redis.call('SET', KEYS[2], number .. added, 'PX', ARGV[4])
 return added
 """
 
-# KEYS: control stream, work stream, parts, dead, fence. ARGV: fence token, group, limit of dead letters, limit of answers,
-# number of changes, then for each: index of its stream, entry, mask of what is answered or "", why it is refused or "";
-# then for each answer: stream, by, to, answers, signature.
+# KEYS: stream, our alive key. ARGV: stream limit, time to live of the alive key in ms.
+# Says whether there is room in a stream and memory in the server: 'full', 'memory' or 'room'.
+ROOM: Final = """
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return 'full' end
+local written = redis.pcall('SET', KEYS[2], '1', 'PX', ARGV[2])
+if written.err then return 'memory' end
+return 'room'
+"""
+
+# KEYS: control stream, work stream, parts, dead, fence. ARGV: fence token, group, limit of dead letters, limit of
+# answers, number of changes, then for each: index of its stream, entry, mask of what is answered or "", why it is
+# refused or ""; then for each answer: stream, by, to, answers, signature.
 # Returns the number of answers that could not be written, which are the last ones, for want of memory. Entries are
 # removed all the same, or it would never have memory again.
 UPDATE: Final = """
@@ -183,7 +206,7 @@ redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return redis.call('EXISTS', KEYS[1])
 """
 
-SCRIPTS: Final = (ADD, UPDATE, TAKE, RELEASE, BEAT)
+SCRIPTS: Final = (ADD, ROOM, UPDATE, TAKE, RELEASE, BEAT)
 
 
 def digest(script: str) -> str:

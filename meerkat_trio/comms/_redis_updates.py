@@ -113,10 +113,12 @@ class Updates:
     @contextmanager
     def taken(self, *, wanted: bool = True) -> Iterator[Batch]:
         """Take what there is, if it is wanted; unless its end is known when this is left, it is there again."""
-        waiting: dict[Mailbox, None] = {}
+        free: list[Mailbox] = []
         if wanted and self.is_due:
-            waiting, self._waiting = self._waiting, {}
-        batch = Batch(self, self._network, [update for each in waiting for update in each.take_updates()])
+            # One at a time for each: two on two connections might be written in the wrong order.
+            free = [mailbox for mailbox in self._waiting if not mailbox.in_writing]
+            self._waiting = {mailbox: None for mailbox in self._waiting if mailbox.in_writing}
+        batch = Batch(self, self._network, [update for each in free for update in each.take_updates()])
         try:
             yield batch
         finally:

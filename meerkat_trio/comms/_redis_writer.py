@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 import trio
 
 from ..authority import DropReason
-from ._redis_scripts import ADD, BEAT, FENCED, FULL, GROUP, MEMORY, NOBODY, RELEASE, TAKE
+from ._redis_scripts import ADD, BEAT, FENCED, FULL, GROUP, MEMORY, NOBODY, RELEASE, ROOM, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from ..authority import PeerId
+    from ._redis_intake import Intake
     from ._redis_limits import RedisLimits
     from ._redis_link import Link
-    from ._redis_mailbox import Intake, Mailbox
+    from ._redis_mailbox import Mailbox
     from ._redis_outgoing import Flight, Way
-    from ._redis_reader import Reader
     from ._redis_scripts import Keys
     from ._redis_updates import Updates
 
@@ -36,13 +36,31 @@ _AT_ONCE: Final = 256
 """Commands that are sent at once, of those that are many."""
 
 
+class Reads(Protocol):
+    """The task that reads, as the one that writes knows it."""
+
+    is_blocked: bool
+    rounds: int
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its connection stands."""
+
+    @property
+    def client_id(self) -> int | None:
+        """What the server knows its connection by."""
+
+
 class Network(Protocol):
     """For whom is written."""
 
     limits: RedisLimits
     keys: Keys
     updates: Updates
-    reader: Reader
+
+    @property
+    def reader(self) -> Reads:
+        """The task that reads."""
 
     def open_mailboxes(self) -> Sequence[Mailbox]:
         """Return those that have an instance."""
@@ -183,8 +201,9 @@ class Writer:
         self._ways = {way: None for way in self._ways if way.has_something}
         due = (way for way in self._ways if way.rests_until <= now)
         for way in islice(due, _AT_ONCE):
-            flight = way.next_flight()
-            if flight is not None:
+            if way.was_refused:
+                yield self._ask_for_room(way), partial(self._heard_of_room, way)
+            elif (flight := way.next_flight()) is not None:
                 yield self._command(way, flight), partial(self._landed, way)
 
     def _command(self, way: Way, flight: Flight) -> tuple[Any, ...]:
@@ -198,11 +217,26 @@ class Writer:
             *(int(self._network.is_closed_here(route.peer_id)), GROUP, keys.token, keys.alive),
         )
 
+    def _ask_for_room(self, way: Way) -> tuple[Any, ...]:
+        keys, limits = self._network.keys, self._network.limits
+        stream = keys.stream(way.route.peer_id, way.lane)
+        return ROOM, 2, stream, keys.alive + keys.token, limits.stream_limit, int(limits.gone_after * 1000)
+
+    def _heard_of_room(self, way: Way, reply: bytes) -> None:
+        if reply in {FULL, MEMORY}:
+            self._refused(way, reply)
+        else:
+            self._network.lacks_memory("bundles", lacks=False)
+            way.was_refused = False
+
+    def _refused(self, way: Way, reply: bytes) -> None:
+        self._network.lacks_memory("bundles", lacks=reply == MEMORY)
+        way.refused(trio.current_time() + self._network.limits.full_pause)
+
     def _landed(self, way: Way, reply: bytes) -> None:
         network = self._network
         if reply in {FULL, MEMORY}:
-            network.lacks_memory("bundles", lacks=reply == MEMORY)
-            way.refused(trio.current_time() + network.limits.full_pause)
+            self._refused(way, reply)
             return
         network.lacks_memory("bundles", lacks=False)
         if reply in {NOBODY, FENCED}:

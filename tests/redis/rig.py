@@ -68,7 +68,7 @@ class Server:
     def cli(self, *words: str) -> str:
         """Ask the server something."""
         command = ["redis-cli", "--raw", "-s", str(self.socket), *words]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        ran = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10, check=True)
         return ran.stdout.strip()
 
     def signal(self, number: signal.Signals) -> None:

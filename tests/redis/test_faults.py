@@ -6,16 +6,17 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import pytest
 import trio
 
 from meerkat_trio import ReceiptStatus
 from meerkat_trio.comms import RedisNetwork
 
-from .rig import LANE, SOON, opened, peers, running, take, until
+from .rig import LANE, SOON, identity, opened, peers, running, take, until
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
     from meerkat_trio._messages import Receipt
     from meerkat_trio.comms import RedisComms
@@ -137,7 +138,9 @@ async def test_a_server_without_memory_makes_senders_wait(tmp_path: Path, caplog
 
         async def harm(here: RedisNetwork, _there: RedisNetwork, traffic: Traffic) -> None:
             server.cli("CONFIG", "SET", "maxmemory", "1")
-            await until(lambda: here.statistics().parked_senders == 1)
+            alice = here._posts[identity("alice").peer_id]
+            ways = [way for route in alice.routes.values() for way in route.ways.values()]
+            await until(lambda: any(way.was_refused for way in ways))
             so_far = len(traffic.receipts)
             # It neither gets through nor gives up.
             with trio.move_on_after(0.2):
@@ -156,12 +159,12 @@ async def test_a_stream_that_somebody_deletes_is_made_again(tmp_path: Path) -> N
         async with RedisNetwork(server.url, limits=SOON) as network:
             alice, bob = await peers((network, "alice"), (network, "bob"))
             await alice.send(alice.envelope(bob.peer_id, 1))
-            assert [1] == await take(bob, 1)
+            assert await take(bob, 1) == [1]
             await until(lambda: not network.statistics().unanswered)
             server.cli("FLUSHALL")
             server.cli("SCRIPT", "FLUSH")
             receipt = await alice.send(alice.envelope(bob.peer_id, 2))
-            assert [2] == await take(bob, 1)
+            assert await take(bob, 1) == [2]
             with trio.fail_after(20):
                 assert ReceiptStatus.ADMITTED is await receipt.wait()
 

@@ -37,16 +37,15 @@ async def test_two_networks_exchange_messages_both_ways(shared_server: Server, p
         async with trio.open_nursery() as nursery:
 
             async def send(one: RedisComms, other: RedisComms) -> None:
-                for number in range(50):
-                    receipts.append(await one.send(one.envelope(other.peer_id, number)))
+                receipts.extend([await one.send(one.envelope(other.peer_id, number)) for number in range(50)])
 
             nursery.start_soon(send, alice, bob)
             nursery.start_soon(send, bob, alice)
             assert list(range(50)) == await take(bob, 50)
             assert list(range(50)) == await take(alice, 50)
         with trio.fail_after(20):
-            assert [ReceiptStatus.ADMITTED] * 100 == [await receipt.wait() for receipt in receipts]
-    assert "" == shared_server.cli("KEYS", f"{place}:alive:*")
+            assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 100
+    assert shared_server.cli("KEYS", f"{place}:alive:*") == ""
 
 
 async def test_what_is_sent_while_nobody_is_home_waits_for_who_comes(shared_server: Server, place: str) -> None:
@@ -59,7 +58,7 @@ async def test_what_is_sent_while_nobody_is_home_waits_for_who_comes(shared_serv
         async with RedisNetwork(url, namespace=place, limits=SOON) as there:
             bob = await opened(there, "bob")
             introduce(alice, bob)
-            assert ["early"] == await take(bob, 1)
+            assert await take(bob, 1) == ["early"]
             with trio.fail_after(20):
                 assert ReceiptStatus.ADMITTED is await receipt.wait()
 
@@ -74,18 +73,18 @@ async def test_what_was_not_admitted_is_given_back_for_the_next_host(shared_serv
         alice, bob = await peers((here, "alice"), (old, "bob"))
         receipts = [await alice.send(alice.envelope(bob.peer_id, number)) for number in range(3)]
         await until(lambda: bob.statistics().work_waiting == 3)
-        assert [0] == await take(bob, 1)
+        assert await take(bob, 1) == [0]
         await bob.aclose()
         successor = await opened(new, "bob")
         introduce(alice, successor)
-        assert [1, 2] == await take(successor, 2)
+        assert await take(successor, 2) == [1, 2]
         with trio.fail_after(20):
-            assert [ReceiptStatus.ADMITTED] * 3 == [await receipt.wait() for receipt in receipts]
+            assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 3
         # The host that bob has left reaches him where he is now.
         neighbour = await opened(old, "neighbour")
         introduce(neighbour, successor)
         await neighbour.send(neighbour.envelope(bob.peer_id, "after you left"))
-        assert ["after you left"] == await take(successor, 1)
+        assert await take(successor, 1) == ["after you left"]
 
 
 async def test_what_a_process_had_read_when_it_died_is_taken_over_in_order(shared_server: Server, place: str) -> None:
@@ -116,7 +115,7 @@ async def test_what_a_process_had_read_when_it_died_is_taken_over_in_order(share
             introduce(alice, bob)
             assert list(range(LANE)) == await take(bob, LANE)
             with trio.fail_after(20):
-                assert [ReceiptStatus.ADMITTED] * LANE == [await receipt.wait() for receipt in receipts]
+                assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * LANE
             await until(lambda: shared_server.cli("XLEN", f"{place}:{bob.peer_id}:work") == "0")
 
 
@@ -152,7 +151,7 @@ async def test_of_a_bundle_that_was_answered_in_part_only_the_rest_is_taken_over
             assert list(range(10)) == admitted + await take(bob, 7)
             with trio.fail_after(20):
                 assert ReceiptStatus.ADMITTED is await receipt.wait()
-        assert "0" == shared_server.cli("HLEN", f"{place}:{bob.peer_id}:parts")
+        assert shared_server.cli("HLEN", f"{place}:{bob.peer_id}:parts") == "0"
 
 
 async def test_a_full_stream_stops_its_senders_until_somebody_reads(shared_server: Server, place: str) -> None:
@@ -183,7 +182,7 @@ async def test_a_full_stream_stops_its_senders_until_somebody_reads(shared_serve
             bob = await opened(there, "bob")
             introduce(alice, bob)
             found = await take(bob, 5)
-            assert [0, 1, 2, 3] == [body for body in found if body != "control"]
+            assert [body for body in found if body != "control"] == [0, 1, 2, 3]
 
 
 async def test_without_an_answer_a_receipt_is_expired_in_the_end(shared_server: Server, place: str) -> None:
@@ -218,7 +217,7 @@ async def test_a_stranger_commands_and_is_answered_and_sends_nothing_else(shared
             bob.peer_id, {"command": "x"}, kind=EnvelopeKind.REQUEST, intent="supervisor.bridge", correlation="c"
         )
         await stranger.send(command)
-        assert [{"command": "x"}] == await take(bob, 1)
+        assert await take(bob, 1) == [{"command": "x"}]
         receipt = await stranger.send(stranger.envelope(bob.peer_id, "hello"))
         with trio.fail_after(20):
             await receipt.wait()
@@ -227,8 +226,8 @@ async def test_a_stranger_commands_and_is_answered_and_sends_nothing_else(shared
         bob.send_nowait(bob.envelope(stranger.peer_id, "hello yourself"))
         stranger_trusts = stranger.trusted_peers
         assert await stranger_trusts()
-        assert ["hello yourself"] == await take(stranger, 1)
-        assert 1 == there.statistics().dead_letters
+        assert await take(stranger, 1) == ["hello yourself"]
+        assert there.statistics().dead_letters == 1
 
 
 async def test_a_host_that_lost_its_lease_acknowledges_and_answers_nothing(
@@ -245,21 +244,21 @@ async def test_a_host_that_lost_its_lease_acknowledges_and_answers_nothing(
         stale = await opened(old, "bob", fence=Fence(lease, "first"))
         introduce(alice, stale)
         await alice.send(alice.envelope(stale.peer_id, 1))
-        assert [1] == await take(stale, 1)
+        assert await take(stale, 1) == [1]
         await until(lambda: not here.statistics().unanswered)
         shared_server.cli("SET", lease, "second")
         receipts = [await alice.send(alice.envelope(stale.peer_id, number)) for number in (2, 3)]
-        assert [2] == await take(stale, 1)
+        assert await take(stale, 1) == [2]
         await until(lambda: stale.is_fenced)
         with pytest.raises(trio.ClosedResourceError):
             stale.claim_nowait()
-        assert [ReceiptStatus.QUEUED] * 2 == [receipt.status for receipt in receipts]
+        assert [receipt.status for receipt in receipts] == [ReceiptStatus.QUEUED] * 2
         assert "has lost its lease" in caplog.text
         fresh = await opened(new, "bob", fence=Fence(lease, "second"))
         introduce(alice, fresh)
-        assert [2, 3] == await take(fresh, 2)
+        assert await take(fresh, 2) == [2, 3]
         with trio.fail_after(20):
-            assert [ReceiptStatus.ADMITTED] * 2 == [await receipt.wait() for receipt in receipts]
+            assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 2
 
 
 async def test_what_a_host_without_its_lease_sends_is_not_sent(shared_server: Server, place: str) -> None:
@@ -271,7 +270,7 @@ async def test_what_a_host_without_its_lease_sends_is_not_sent(shared_server: Se
         receipt = await alice.send(alice.envelope(identity("bob").peer_id, 1))
         assert DropReason.CLOSED is receipt.reason
         await until(lambda: alice.is_fenced)
-        assert "0" == shared_server.cli("EXISTS", f"{place}:{identity('bob').peer_id}:work")
+        assert shared_server.cli("EXISTS", f"{place}:{identity('bob').peer_id}:work") == "0"
 
 
 async def test_an_identity_that_is_opened_again_gets_what_it_left(shared_server: Server, place: str) -> None:
@@ -287,9 +286,9 @@ async def test_an_identity_that_is_opened_again_gets_what_it_left(shared_server:
             bob.shut()
             bob = await opened(there, "bob")
             introduce(alice, bob)
-        assert [0, 1, 2] == await take(bob, 3)
+        assert await take(bob, 3) == [0, 1, 2]
         with trio.fail_after(20):
-            assert [ReceiptStatus.ADMITTED] * 3 == [await receipt.wait() for receipt in receipts]
+            assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 3
 
 
 async def test_a_network_that_is_not_entered_opens_nothing() -> None:
