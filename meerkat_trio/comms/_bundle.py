@@ -25,7 +25,18 @@ from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
 if TYPE_CHECKING:
     from ._identity import Identity
 
-__all__ = ["BUNDLE_HEAD", "MAX_BUNDLE", "Bundle", "Judge", "Opened", "SignedEnvelope", "pack", "parse_bundle", "seal"]
+__all__ = [
+    "BUNDLE_HEAD",
+    "MAX_BUNDLE",
+    "Bundle",
+    "Judge",
+    "Opened",
+    "SignedEnvelope",
+    "pack",
+    "parse_bundle",
+    "peer_id_of",
+    "seal",
+]
 
 MAX_BUNDLE: Final = 64
 """The most envelopes under one signature."""
@@ -127,7 +138,7 @@ class Bundle:
         return self._opened(headers, reasons)
 
     def _opened(self, headers: list[Header], reasons: list[DropReason | None]) -> Iterator[Opened]:
-        sender, recipient = _peer_id(self.sender), _peer_id(self.recipient)
+        sender, recipient = peer_id_of(self.sender), peer_id_of(self.recipient)
         for header, refusal in zip(headers, reasons, strict=True):
             envelope, reason = None, refusal
             if reason is None:
@@ -166,7 +177,7 @@ class Bundle:
             )
 
 
-_peer_id: Final = lru_cache(maxsize=1024)(PeerId.of_key)
+peer_id_of: Final = lru_cache(maxsize=1024)(PeerId.of_key)
 """Deriving the two ids again for every bundle would cost a tenth of its signature."""
 
 

@@ -17,6 +17,7 @@ import trio
 
 from ..authority import DropReason, Lane, PeerAddress, PeerEndpoint, PeerId
 from ._arrivals import Arrivals
+from ._bundle import peer_id_of
 from ._envelope import CLOCK_SKEW
 from ._exceptions import WireRefused
 from ._identity import Identity
@@ -302,7 +303,7 @@ class RedisNetwork:
     def _route_of(self, signed: SignedAnswers) -> Route | None:
         try:
             post = self._posts.get(PeerId(signed.to))
-            return None if post is None else post.routes.get(PeerId.of_key(signed.by))
+            return None if post is None else post.routes.get(peer_id_of(signed.by))
         except ValueError:
             return None
 

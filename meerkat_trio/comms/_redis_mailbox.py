@@ -20,8 +20,9 @@ import trio
 
 from .._messages import Receipt, ReceiptStatus
 from .._rate import RateLimit
-from ..authority import BRIDGE_INTENT, DropReason, EnvelopeKind, PeerId
+from ..authority import BRIDGE_INTENT, DropReason, EnvelopeKind
 from ._arrivals import Arrival
+from ._bundle import peer_id_of
 from ._envelope import CLOCK_SKEW
 from ._exceptions import WireRefused
 from ._frames import Answer
@@ -31,7 +32,7 @@ from ._redis_intake import LANES, Change, Entry, Intake, Part
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..authority import Lane, MessageId, PeerEndpoint
+    from ..authority import Lane, MessageId, PeerEndpoint, PeerId
     from ._arrivals import Arrivals
     from ._bundle import Bundle, Judge, Opened
     from ._envelope import Header
@@ -249,7 +250,7 @@ class Mailbox:
         try:
             if flat is not None:
                 bundle, entry.answers = parse_message(flat)
-                entry.sender = PeerId.of_key(bundle.sender)
+                entry.sender = peer_id_of(bundle.sender)
                 self._take(entry, bundle, entry.sender)
         except WireRefused as refused:
             self._refuse(entry, refused.reason)

@@ -1,4 +1,4 @@
-"""Reading from Redis and acknowledging, by batches: ours, which verifies, admits and answers, against the bare client."""
+"""Reading from Redis and acknowledging, by batches: ours verifies, admits and answers; against the bare client."""
 
 from __future__ import annotations
 
