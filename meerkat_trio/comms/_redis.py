@@ -398,14 +398,17 @@ class RedisNetwork:
             if route is not None:
                 route.drop(_CLOSED, partial(mailbox.holds, sender))
 
-    async def wait_flushed(self, mailbox: Mailbox) -> None:
-        """Wait until the answers that are known are written, for a while.
+    async def wait_closed(self, mailbox: Mailbox) -> None:
+        """Wait until the answers that are known are written, and the rest is given back, for a while.
 
-        **Cancellation:** they are written in the background, while the network lives.
+        **Cancellation:** that is done in the background, while the network lives.
         """
         if self._is_entered and not mailbox.instances:
             with trio.move_on_after(self.limits.linger):
-                await self._wait_until(lambda: mailbox.is_flushed)
+                # Open claims decide when they will; whoever closes is not made to wait for them.
+                await self._wait_until(
+                    lambda: mailbox not in self._closing or (mailbox.is_flushed and not mailbox.is_released)
+                )
         await trio.lowlevel.checkpoint()
 
     def __repr__(self) -> str:

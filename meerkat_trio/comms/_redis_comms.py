@@ -42,8 +42,8 @@ class Network(Protocol):
     def drop_senders_to(self, mailbox: Mailbox) -> None:
         """Tell the senders of this process that nobody is here for what has not come here yet."""
 
-    async def wait_flushed(self, mailbox: Mailbox) -> None:
-        """Wait until the answers that are known are written, for a while."""
+    async def wait_closed(self, mailbox: Mailbox) -> None:
+        """Wait until the answers that are known are written, and the rest is given back, for a while."""
 
 
 class RedisComms(InboxComms):
@@ -170,14 +170,14 @@ class RedisComms(InboxComms):
     async def aclose(self) -> None:
         """Close; see `CommsRuntime.aclose`.
 
-        With the last instance of an identity the answers that are known are written, for at most ``linger`` seconds.
-        What came from other hosts and was not admitted is given back to its stream, for whoever serves this peer next;
-        what came from this network is dropped as CLOSED.
+        With the last instance of an identity the answers that are known are written, and what came from other hosts and
+        was not admitted is given back to its stream, for whoever serves this peer next, which is waited for, for at
+        most ``linger`` seconds. What came from this network is dropped as CLOSED.
 
-        **Cancellation:** closed in any case; answers are then written in the background, while the network lives.
+        **Cancellation:** closed in any case; the rest is then done in the background, while the network lives.
         """
         self.shut()
-        await self._network.wait_flushed(self._mailbox)
+        await self._network.wait_closed(self._mailbox)
 
     def shut(self) -> None:
         """Close the inbox, at once; `aclose` waits for answers too."""
