@@ -41,11 +41,19 @@ class Arrival:
     tellers: tuple[_Teller, ...]
     """The connections by which it, or a twin, has come: each carries the answer, for each may be the one that lives."""
 
-    def __init__(self, home: _Home, sender: PeerId, message_id: MessageId, issued_at: int, teller: _Teller) -> None:
+    def __init__(  # noqa: PLR0917 - one for each envelope: names would cost
+        self,
+        home: _Home,
+        sender: PeerId,
+        message_id: MessageId,
+        issued_at: int,
+        teller: _Teller,
+        remembered_for: int = _REMEMBERED_FOR,
+    ) -> None:
         self._home = home
         self.sender: PeerId = sender
         self.id: MessageId = message_id
-        self.expires: int = issued_at + _REMEMBERED_FOR
+        self.expires: int = issued_at + remembered_for
         self.tellers = (teller,)
         self.is_answered = False
         self.reason = None

@@ -17,7 +17,7 @@ from attrs import field, frozen
 from .._messages import Envelope
 from ..authority import DropReason, MessageId, PeerId
 from ._cbor import ARRAY, BYTES, decode_record, encode_record, read_head, write_head
-from ._envelope import MAX_ENVELOPE, Header, acceptance, parse_headers
+from ._envelope import ACCEPTANCE_WINDOW, MAX_ENVELOPE, Header, acceptance, parse_headers
 from ._exceptions import WireRefused
 from ._prefix import frame
 from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
@@ -25,7 +25,18 @@ from ._signing import KEY_BYTES, SIGNATURE_BYTES, verify
 if TYPE_CHECKING:
     from ._identity import Identity
 
-__all__ = ["BUNDLE_HEAD", "MAX_BUNDLE", "Bundle", "Judge", "Opened", "SignedEnvelope", "pack", "parse_bundle", "seal"]
+__all__ = [
+    "BUNDLE_HEAD",
+    "MAX_BUNDLE",
+    "Bundle",
+    "Judge",
+    "Opened",
+    "SignedEnvelope",
+    "pack",
+    "parse_bundle",
+    "peer_id_of",
+    "seal",
+]
 
 MAX_BUNDLE: Final = 64
 """The most envelopes under one signature."""
@@ -103,7 +114,9 @@ class Bundle:
         signed = _signed_bytes(self.sender, self.recipient, _digests(self.parts))
         return verify(self.sender, signed, self.signature)
 
-    def open(self, *, recipient: bytes, now: int, judge: Judge | None = None) -> Iterator[Opened]:
+    def open(
+        self, *, recipient: bytes, now: int, judge: Judge | None = None, window: float = ACCEPTANCE_WINDOW
+    ) -> Iterator[Opened]:
         """Check everything, the cheapest first, and say what became of each envelope.
 
         Bodies are decoded one at a time, as the result is iterated over: hand each on before the next.
@@ -113,18 +126,19 @@ class Bundle:
             now: the time, in milliseconds since 1970, UTC.
             judge: looks at a header before the signature is checked and the body decoded, and may refuse it:
                 for what strangers may send, and how much of it.
+            window: for how many seconds after its issue an envelope is good.
 
         Raises:
             WireRefused: MALFORMED: an envelope has no header that could be answered.
         """
         headers = self.headers()
-        reasons = self._refusals(headers, recipient, now, judge)
+        reasons = self._refusals(headers, recipient, acceptance(now, window), judge)
         if None in reasons and not self.is_signed():
             reasons = [reason or DropReason.BAD_SIGNATURE for reason in reasons]
         return self._opened(headers, reasons)
 
     def _opened(self, headers: list[Header], reasons: list[DropReason | None]) -> Iterator[Opened]:
-        sender, recipient = _peer_id(self.sender), _peer_id(self.recipient)
+        sender, recipient = peer_id_of(self.sender), peer_id_of(self.recipient)
         for header, refusal in zip(headers, reasons, strict=True):
             envelope, reason = None, refusal
             if reason is None:
@@ -135,12 +149,12 @@ class Bundle:
             yield Opened(header, envelope, reason)
 
     def _refusals(
-        self, headers: list[Header], recipient: bytes, now: int, judge: Judge | None
+        self, headers: list[Header], recipient: bytes, times: tuple[int, int], judge: Judge | None
     ) -> list[DropReason | None]:
         """Say what is refused without a look at signature or bodies."""
         if self.recipient != recipient:
             return [DropReason.WRONG_RECIPIENT] * len(headers)
-        earliest, latest = acceptance(now)
+        earliest, latest = times
         reasons: list[DropReason | None] = []
         for header in headers:
             if not earliest <= header.issued_at <= latest:
@@ -163,7 +177,7 @@ class Bundle:
             )
 
 
-_peer_id: Final = lru_cache(maxsize=1024)(PeerId.of_key)
+peer_id_of: Final = lru_cache(maxsize=1024)(PeerId.of_key)
 """Deriving the two ids again for every bundle would cost a tenth of its signature."""
 
 

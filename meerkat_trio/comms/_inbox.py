@@ -195,6 +195,11 @@ class Inbox:
             self._wake_claimer()
         return receipt
 
+    def has_room(self, lane: Lane) -> bool:
+        """Say whether `put_nowait` would take an envelope of this lane."""
+        found = self._control if lane is _CONTROL else self._work
+        return self.closed is None and (found.queue is None or len(found.queue) < found.limit)
+
     async def put(self, envelope: Envelope) -> Receipt:
         """Accept an envelope, waiting while its lane is full.
 

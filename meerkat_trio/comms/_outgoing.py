@@ -21,7 +21,7 @@ from .._messages import Envelope, Receipt
 from ..authority import DropReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 __all__ = ["Letter", "OutgoingLane"]
 
@@ -131,17 +131,39 @@ class OutgoingLane:
         self.carried += len(data)
         return data
 
+    def withdraw(self, letter: Letter) -> bool:
+        """Take back what nothing has carried yet, and give its room to who waits; say whether that is so."""
+        if letter not in self.unsent:
+            return False
+        self.unsent.remove(letter)
+        del self.accepted[letter.envelope.id]
+        self._hand_over()
+        return True
+
+    def put_back(self, letters: Iterable[Letter]) -> None:
+        """Let what was carried in vain be carried next, in its old order; not what was settled meanwhile."""
+        back = [letter for letter in letters if self.accepted.get(letter.envelope.id) is letter]
+        self.unsent.extendleft(reversed(back))
+        self.carried -= sum(len(letter.data) for letter in back)
+
     def rewind(self) -> None:
         """Let everything be sent again: the connection that carried it is gone."""
         self.unsent = deque(self.accepted.values())
         self.carried = 0
 
-    def drop_all(self, reason: DropReason) -> list[Letter]:
-        """Give everything up, and whoever waits for room too; return what had been accepted."""
-        dropped, self.accepted = list(self.accepted.values()), {}
+    def drop_all(self, reason: DropReason, *, but: Callable[[Letter], bool] | None = None) -> list[Letter]:
+        """Give everything up, and whoever waits for room too; return what had been accepted.
+
+        Args:
+            reason: what the receipts say.
+            but: what stays where it is.
+        """
+        kept = {} if but is None else {id_: letter for id_, letter in self.accepted.items() if but(letter)}
+        dropped = [letter for id_, letter in self.accepted.items() if id_ not in kept]
+        self.accepted = kept
         parked, self.parked = self.parked, OrderedDict()
-        self.unsent.clear()
-        self.carried = 0
+        self.unsent = deque(letter for letter in self.unsent if letter.envelope.id in kept)
+        self.carried = sum(len(letter.data) for letter in kept.values()) - sum(len(each.data) for each in self.unsent)
         for letter in dropped:
             letter.receipt.settle(reason)
         for each in parked:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 import trio
 
-from . import apply, cold, crowd, drain, explorer, frame, idle, journal, rebind, sockets, tree
+from . import apply, cold, crowd, drain, explorer, frame, idle, journal, rebind, redis, sockets, tree
 from ._measure import TINY, Contestant, Figures, Row, Scale, Setting, take_turns
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     *frame.SETTINGS,
     *sockets.SETTINGS,
     *journal.SETTINGS,
+    *redis.SETTINGS,
 )
+_LEFT_OUT: Final = [why for why in (redis.LEFT_OUT,) if why is not None]
 _ROUNDS: Final = 7
 
 
@@ -58,12 +60,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not options.json:
                 _say(_row_text(told))
     report["missed"] = [told["name"] for told in report["rows"] if told["met"] is False]
+    report["left_out"] = _LEFT_OUT
     report["without_ours"] = [told["name"] for told in report["rows"] if told["ours"]["value"] is None]
     if options.json:
         _say(json.dumps(report, indent=2))
     else:
         _say(f"\ngoals missed: {', '.join(report['missed']) or 'none'}")
         _say(f"without a figure of ours: {', '.join(report['without_ours']) or 'none'}")
+        for why in _LEFT_OUT:
+            _say(f"left out: {why}")
 
 
 def _parser() -> argparse.ArgumentParser:
