@@ -113,6 +113,11 @@ class MeerkatMachine:
         self._root_scope = trio.CancelScope(shield=True)
         self._closed = False
 
+    @property
+    def grace(self) -> float:
+        """Seconds that running handlers get when their session ends."""
+        return self._grace
+
     # --- sessions -----------------------------------------------------------------------------------
 
     async def register(
@@ -353,6 +358,13 @@ class MeerkatMachine:
         await session.leave()
         if session_id in self._sessions and self._sessions[session_id].session is session:
             del self._sessions[session_id]
+
+    def disown(self, session_id: SessionId) -> None:
+        """Stop a session whose home is elsewhere now: nothing more of it is recorded, answered or admitted here.
+
+        `release` then removes it. One that is not here is none of this machine's.
+        """
+        self._has_moved(session_id)
 
     def _read(self, found: Mapping[SessionId, Sequence[Entry]]) -> list[Memory]:
         decode = import_module("._entries", __package__).decode_memory

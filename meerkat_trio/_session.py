@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, final
 
 import trio
 
 from . import authority
 from ._correspondence import Correspondence
-from ._exceptions import DeliveryRefused, SessionEnded
+from ._exceptions import DeliveryRefused, SessionEnded, SessionMoved
 from ._executor import Run
 from ._ingress import IngressCalls, require_text
 from ._messages import LOCAL_PEER_ID, Envelope
@@ -331,8 +332,9 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         tasks = self._tasks
         tasks.begin_leave()
         await tasks.waiters.wait(lambda: True if tasks.is_over else None)
-        if tasks.record is not None and not tasks.record.is_moved:
-            await tasks.record.until_durable()
+        if tasks.record is not None:
+            with suppress(SessionMoved):
+                await tasks.record.until_durable()
 
     async def wait_ended(self) -> SessionEnd:
         """Wait until the session has ended, whoever ends it, and say how; at once if it has ended before.

@@ -276,6 +276,8 @@ class SessionTasks(Admission):
     def move_away(self) -> None:
         """Stop the session, and record and say nothing more of it: another process is its home now."""
         if self.record is not None:
+            if self.record.is_moved:
+                return
             self.record.is_moved = True
             self.record.seal()
         self.fault(SessionMoved(self.state.session.session_id))

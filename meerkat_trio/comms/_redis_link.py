@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 import trio
 
-from ._redis_scripts import DIGESTS, SCRIPTS
+from ._redis_scripts import SCRIPTS, digest
 
 try:
     import anyio
@@ -122,8 +122,16 @@ class Troubles:
 class Link:
     """One task's connection to the server; each time it stands, ``serve`` runs with it."""
 
-    def __init__(self, name: str, server: Server, limits: RedisLimits, troubles: Troubles) -> None:
+    def __init__(
+        self,
+        name: str,
+        server: Server,
+        limits: RedisLimits,
+        troubles: Troubles,
+        scripts: Sequence[str] = SCRIPTS,
+    ) -> None:
         self._name = name
+        self._digests = {script: digest(script) for script in scripts}
         self._server = server
         self._limits = limits
         self._troubles = troubles
@@ -181,7 +189,7 @@ class Link:
         return lost
 
     async def _load_scripts(self) -> None:
-        requests = [self._request(b"SCRIPT LOAD", script) for script in SCRIPTS]
+        requests = [self._request(b"SCRIPT LOAD", script) for script in self._digests]
         for request in requests:
             await request
 
@@ -202,8 +210,8 @@ class Link:
             RedisError, OSError: the connection is to be given up.
         """
         return [
-            self._request(b"EVALSHA", DIGESTS[command[0]], *command[1:])
-            if command[0] in DIGESTS
+            self._request(b"EVALSHA", self._digests[command[0]], *command[1:])
+            if command[0] in self._digests
             else self._request(*command)
             for command in commands
         ]

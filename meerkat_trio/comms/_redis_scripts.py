@@ -26,6 +26,7 @@ __all__ = [
     "TAKE",
     "UPDATE",
     "Keys",
+    "digest",
 ]
 
 GROUP: Final = b"meerkat"
@@ -212,6 +213,3 @@ SCRIPTS: Final = (ADD, ROOM, UPDATE, TAKE, RELEASE, BEAT)
 def digest(script: str) -> str:
     """Return what the server knows a script by."""
     return sha1(script.encode()).hexdigest()  # noqa: S324 - the server's choice
-
-
-DIGESTS: Final = {script: digest(script) for script in SCRIPTS}
