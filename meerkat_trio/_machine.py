@@ -570,12 +570,12 @@ async def open_machine(
         journal=journal,
         executors=executors,
     )
-    async with _entered(journal, as_float(grace)), _running(machine):
+    async with _entered(journal), _running(machine):
         yield machine
 
 
 @asynccontextmanager
-async def _entered(journal: Journal | None, grace: float) -> AsyncGenerator[None, None]:
+async def _entered(journal: Journal | None) -> AsyncGenerator[None, None]:
     if journal is None:
         yield
         return
@@ -583,9 +583,8 @@ async def _entered(journal: Journal | None, grace: float) -> AsyncGenerator[None
     try:
         yield
     finally:
-        # What it was given is written; it lets go however the block was left.
-        with trio.move_on_after(grace, shield=True):
-            await journal.__aexit__(None, None, None)
+        # What it was given is written; it lets go however the block was left, and bounds that itself.
+        await journal.__aexit__(None, None, None)  # noqa: ASYNC102
 
 
 @asynccontextmanager

@@ -300,9 +300,10 @@ class Journal(ABC):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        """Let go of it. What was appended stays.
+        """Let go of it, in a bounded time. What was appended stays.
 
-        **Cancellation:** it is free in any case.
+        **Cancellation:** it is free in any case. Until this is called, what is appended is written, however the tasks
+        around are being cancelled: a machine that is cancelled still has something to write.
         """
 
     @abstractmethod

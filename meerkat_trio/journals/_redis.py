@@ -97,6 +97,8 @@ class RedisJournal(Journal):
         self._writings = 0
         self._opening: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery
+        # A machine that is being cancelled still has something to write.
+        self._life = trio.CancelScope(shield=True)
 
     def __repr__(self) -> str:
         return f"<RedisJournal of {self.host!r}, home of {len(self._tokens)} sessions>"
@@ -108,10 +110,15 @@ class RedisJournal(Journal):
         """
         if self._opening is not None:
             raise RuntimeError("this journal is open already")
+        self._life = trio.CancelScope(shield=True)
         self._opening = trio.open_nursery()
         self._nursery = await self._opening.__aenter__()
-        self._nursery.start_soon(self._link.run, self._desk.serve)
+        self._nursery.start_soon(self._serve)
         return self
+
+    async def _serve(self) -> None:
+        with self._life:
+            await self._link.run(self._desk.serve)
 
     async def __aexit__(
         self,
@@ -128,13 +135,13 @@ class RedisJournal(Journal):
         if opening is None:
             return
         try:
-            with trio.move_on_after(_GOODBYE):
+            with trio.move_on_after(_GOODBYE, shield=True):
                 for session_id in tuple(self._tokens):
                     await self.release(session_id)  # noqa: ASYNC102 - bounded by the scope above
                 await self._desk.ask(CHECK_OUT, 2, self.keys.hosts, self.keys.vacated, self.host)  # noqa: ASYNC102
         finally:
             self._tokens.clear()
-            self._nursery.cancel_scope.cancel()
+            self._life.cancel()
             await opening.__aexit__(None, None, None)  # noqa: ASYNC102 - all in it is cancelled
 
     # --- the journal --------------------------------------------------------------------------------
