@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["HostConfig", "SessionConfig", "read_config"]
 
-_HOST_KEYS: Final = {"status", "grace", "journal", "durability"}
+_HOST_KEYS: Final = {"status", "grace", "journal", "durability", "redis", "namespace", "lease", "name"}
 _DURABILITIES: Final[tuple[Durability, ...]] = ("full", "normal")
 _COUNTS: Final = ("work_queue", "max_attempts", "abandoned_limit", "outbox", "work_lane", "control_lane")
 _SESSION_KEYS: Final = {"name", "key", "listen", "advertise", "handler", *_COUNTS}
-_NEEDED: Final = ("name", "key", "listen")
+_NEEDED: Final = ("name", "key")
+_OF_SOCKETS: Final = ("listen", "advertise")
 _OF_COMMS: Final = ("work_lane", "control_lane")
 
 
@@ -45,7 +46,7 @@ class SessionConfig:
     trusted: tuple[PeerEndpoint, ...]
     """Whom it trusts by hand."""
     listen: str
-    """Where it listens."""
+    """Where it listens; empty if it is reached through Redis."""
     advertise: str | None
     """What peers are told instead."""
     handler: Handler | None
@@ -68,6 +69,14 @@ class HostConfig:
     """The file in which sessions remember; None: in memory."""
     durability: Durability
     """Of the journal."""
+    redis: str | None
+    """The server through which sessions are shared with other hosts, and reached; None: this host has them alone."""
+    namespace: str
+    """What the server's keys begin with."""
+    lease: float
+    """Seconds for which sessions stay with a host that is not heard of."""
+    name: str
+    """What this host is called, for people."""
     sessions: tuple[SessionConfig, ...]
     """At least one."""
 
@@ -89,7 +98,10 @@ def read_config(path: Path) -> HostConfig:
     sessions = table.get("session", list, [])
     if not sessions:
         table.refuse("session", "at least one [[session]] is needed")
-    configs = [_session(path, number, each) for number, each in enumerate(sessions, start=1)]
+    redis = host.get("redis", str, None)
+    if redis is not None and "journal" in host.content:
+        host.refuse("journal", "with redis, sessions are remembered there")
+    configs = [_session(path, number, each, shared=redis is not None) for number, each in enumerate(sessions, start=1)]
     names = [each.name for each in configs]
     for name in names:
         if names.count(name) > 1:
@@ -104,7 +116,14 @@ def read_config(path: Path) -> HostConfig:
     durability = host.get("durability", str, "full")
     if durability not in _DURABILITIES:
         host.refuse("durability", "full or normal is needed")
+    lease = host.get("lease", float, 10.0)
+    if not 0 < lease < math.inf:
+        host.refuse("lease", "seconds above 0 are needed")
     return HostConfig(
+        redis=redis,
+        namespace=host.get("namespace", str, "meerkat"),
+        lease=lease,
+        name=host.get("name", str, "host"),
         status=status,
         grace=grace,
         journal=None if journal is None else path.parent / journal,
@@ -113,11 +132,14 @@ def read_config(path: Path) -> HostConfig:
     )
 
 
-def _session(path: Path, number: int, content: object) -> SessionConfig:
+def _session(path: Path, number: int, content: object, *, shared: bool) -> SessionConfig:
     table = _Table(f"{path}: [[session]] {number}", content, _SESSION_KEYS)
-    for key in _NEEDED:
+    for key in _NEEDED if shared else (*_NEEDED, "listen"):
         if not table.get(key, str, ""):
             table.refuse(key, "is needed")
+    for key in _OF_SOCKETS if shared else ():
+        if key in table.content:
+            table.refuse(key, "with redis, sessions are reached through it")
     name = table.get("name", str, "")
     if not name.strip() or not name.isprintable():
         table.refuse("name", "a printable text is needed")

@@ -7,16 +7,16 @@ import os
 import secrets
 import sys
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import click
 import trio
 
 from .._messages import Receipt, ReceiptStatus
 from ..authority import DropReason
-from ..comms import Identity, KeyFileRefused, SocketComms, SocketNetwork, TrustFileRefused
+from ..comms import Identity, KeyFileRefused, SocketNetwork, TrustFileRefused
 from ..testing._lanes import shown
 from ._demo_input import InputError
 from ._demo_report import progress
@@ -25,9 +25,12 @@ from ._send_input import LONGEST_LINE, Line, read_line
 from ._trust import trusted_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from ..authority import PeerEndpoint
+    from ..comms import RedisNetwork
+    from ..comms._inbox_comms import InboxComms
 
 __all__ = ["send"]
 
@@ -55,9 +58,21 @@ _ON_THEIR_WAY: Final = 256
     show_default=True,
     help="Seconds to look for the peer.",
 )
+@click.option("--redis", metavar="URL", help="The server through which the peer is reached, instead of sockets.")
+@click.option("--namespace", default="meerkat", show_default=True, help="What the server's keys begin with.")
 @click.option("--again", is_flag=True, help="Send under new ids what may have been sent before.")
 @click.option("--json", "json_", is_flag=True, help="Print one JSON object.")
-def send(*, address: str, directory: Path, file: str, patience: float, again: bool, json_: bool) -> None:
+def send(
+    *,
+    address: str,
+    directory: Path,
+    file: str,
+    patience: float,
+    redis: str | None,
+    namespace: str,
+    again: bool,
+    json_: bool,
+) -> None:
     """Send each line of a file to the peer at ADDRESS, which DIR/trust.jsonl has.
 
     A line is {"body": …}, with an "id" if you like; without one it follows from the line's number and text. So a file
@@ -67,13 +82,14 @@ def send(*, address: str, directory: Path, file: str, patience: float, again: bo
     """
     identity, endpoint = _peers(directory, address)
     salt = f"-{secrets.token_hex(4)}" if again else ""
+    way = _Sockets(patience) if redis is None else _by_redis(redis, namespace, patience)
     source = _Source(file, salt)
     with ExitStack() as stack:
         stack.callback(source.close)
         total = source.check()
         outcome = _Outcome(progress(stack, total, "admitted"))
         try:
-            trio.run(_send_all, source, identity, endpoint, patience, outcome)
+            trio.run(_send_all, source, way, identity, endpoint, outcome)
         finally:
             stack.close()
             outcome.tell(endpoint, as_json=json_)
@@ -187,16 +203,51 @@ class _Source:
         return lines
 
 
+class _Way(Protocol):
+    """How peers are reached."""
+
+    def open(self, identity: Identity, endpoint: PeerEndpoint) -> AbstractAsyncContextManager[InboxComms]: ...
+
+
+class _Sockets:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+
+    @asynccontextmanager
+    async def open(self, identity: Identity, endpoint: PeerEndpoint) -> AsyncGenerator[InboxComms, None]:
+        async with SocketNetwork() as network:
+            yield await network.open(identity, runtime_id="send", trusted=[endpoint], patience=self._patience)
+
+
+class _Redis:
+    def __init__(self, network: RedisNetwork) -> None:
+        self._network = network
+
+    @asynccontextmanager
+    async def open(self, identity: Identity, endpoint: PeerEndpoint) -> AsyncGenerator[InboxComms, None]:
+        async with self._network as network:
+            yield await network.open(identity, runtime_id="send", trusted=[endpoint])
+
+
+def _by_redis(url: str, namespace: str, patience: float) -> _Way:
+    try:
+        from ..comms import RedisLimits, RedisNetwork  # noqa: PLC0415 - Redis is an extra
+
+        limits = RedisLimits(acceptance_window=max(patience, 1.0))
+        return _Redis(RedisNetwork(url, namespace=namespace, limits=limits))
+    except (ImportError, ValueError) as error:
+        raise click.UsageError(f"--redis: {error}") from None
+
+
 async def _send_all(
     source: _Source,
+    way: _Way,
     identity: Identity,
     endpoint: PeerEndpoint,
-    patience: float,
     outcome: _Outcome,
 ) -> None:
     """Send everything, and wait for what becomes of it."""
-    async with SocketNetwork() as network:
-        comms = await network.open(identity, runtime_id="send", trusted=[endpoint], patience=patience)
+    async with way.open(identity, endpoint) as comms:
         receipts, waiting = trio.open_memory_channel[Receipt](_ON_THEIR_WAY)
         sending = trio.CancelScope()
         async with trio.open_nursery() as nursery:
@@ -209,7 +260,7 @@ async def _send_all(
                             await receipts.send(await _sent(comms, endpoint, line))
 
 
-async def _sent(comms: SocketComms, endpoint: PeerEndpoint, line: Line) -> Receipt:
+async def _sent(comms: InboxComms, endpoint: PeerEndpoint, line: Line) -> Receipt:
     return await comms.send(comms.envelope(endpoint.peer_id, line.body, id=line.id))
 
 

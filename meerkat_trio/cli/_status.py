@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from ..authority import MobOwned, SessionOwned
+from ..comms import SocketComms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .._machine import MeerkatMachine
     from .._session import Session
-    from ..comms import SocketComms
+    from ..comms import RedisComms
     from ..comms._addresses import Listening
 
 __all__ = ["Snapshot", "serve_status", "snapshot_of"]
@@ -27,7 +28,7 @@ _WRITE_TIMEOUT: Final = 5.0
 _WATCHERS: Final = 16
 
 
-def snapshot_of(machine: MeerkatMachine, transports: dict[str, SocketComms]) -> Snapshot:
+def snapshot_of(machine: MeerkatMachine, transports: Mapping[str, SocketComms | RedisComms]) -> Snapshot:
     """Say how everything stands; ``transports`` are by session."""
     total = machine.statistics()
     return {
@@ -44,12 +45,12 @@ def snapshot_of(machine: MeerkatMachine, transports: dict[str, SocketComms]) -> 
     }
 
 
-def _session(session: Session, comms: SocketComms) -> Snapshot:
+def _session(session: Session, comms: SocketComms | RedisComms) -> Snapshot:
     counts, waiting, drain = session.statistics(), comms.statistics(), session.drain
     return {
         "name": session.id,
         "peer_id": comms.peer_id,
-        "addresses": sorted(comms.listens_at),
+        "addresses": sorted(comms.listens_at) if isinstance(comms, SocketComms) else [],
         "phase": session.phase.value,
         "owner": _owner(session),
         "supervisor": _text(getattr(session.supervisor, "peer_id", None)),

@@ -107,7 +107,22 @@ def _tree(address: str, snapshot: Snapshot, before: Snapshot | None) -> Tree:
         branch.add(Text(f"handled {each['handled']}{_rate(each, earlier.get(each['name']), seconds)}"))
         if each["supervisor"] is not None:
             branch.add(Text(f"supervisor {each['supervisor']}"))
+    _add_homes(tree, snapshot)
     return tree
+
+
+def _add_homes(tree: Tree, snapshot: Snapshot) -> None:
+    """Show who is home to what, if the host shares its sessions."""
+    homes = snapshot.get("homes")
+    if not isinstance(homes, dict):
+        return
+    by_host: dict[str, list[str]] = {}
+    for session, home in sorted(homes.items()):
+        by_host.setdefault("nobody" if home is None else str(home), []).append(str(session))
+    branch = tree.add(Text("homes"))
+    for home, sessions in sorted(by_host.items()):
+        here = ", this host" if home == snapshot.get("host") else ""
+        branch.add(Text(f"{shown(home)}{here}: {', '.join(map(shown, sessions))}"))
 
 
 def _rate(session: dict[str, Any], before: dict[str, Any] | None, seconds: float) -> str:
