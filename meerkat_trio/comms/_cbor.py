@@ -16,7 +16,7 @@ try:
     import cbor2
 except ImportError as error:
     raise ImportError(
-        f"the wire format needs {error.name}: pip install 'meerkat-trio[socket]'", name=error.name
+        f"the wire and the journal need {error.name}: pip install 'meerkat-trio[socket]'", name=error.name
     ) from error
 
 if TYPE_CHECKING:
