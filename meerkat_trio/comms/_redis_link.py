@@ -38,7 +38,7 @@ __all__ = ["Link", "Server", "Troubles"]
 _logger = logging.getLogger("meerkat_trio.comms.redis")
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
-_LOST: Final = (RedisError, OSError, trio.TooSlowError)
+_LOST: Final = (RedisError, OSError, trio.TooSlowError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 """How a connection ends that has not been cancelled."""
 
 

@@ -170,9 +170,10 @@ class Mailbox:
         if not self.instances:
             for intake in self.intakes.values():
                 intake.begin_again()
-        self.instances.append(instance)
-        if fence is not None:
             self.fence = fence
+        elif fence is not None:
+            self.fence = fence
+        self.instances.append(instance)
         self._network.wants_more()
 
     def replace(self, previous: Instance, successor: Instance) -> None:
