@@ -47,7 +47,7 @@ def take(keys: Keys, home: Home, intake: Intake, *, also_from_the_gone: bool) ->
 class Entry:
     """A bundle that was read and is not answered as a whole."""
 
-    __slots__ = ("answered", "answers", "id", "intake", "is_given_back", "left", "refused", "sender")
+    __slots__ = ("answered", "answers", "id", "intake", "is_given_back", "left", "origin", "refused")
 
     answered: int
     """By envelope a bit: it is answered."""
@@ -61,7 +61,7 @@ class Entry:
     def __init__(self, intake: Intake, entry_id: bytes, answered: int) -> None:
         self.intake: Intake = intake
         self.id: bytes = entry_id
-        self.sender: PeerId | None = None
+        self.origin: PeerId | None = None
         self.answers: str = ""
         self.answered = answered
         self.is_given_back = False

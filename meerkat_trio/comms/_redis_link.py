@@ -21,8 +21,9 @@ try:
     from coredis.exceptions import RedisError
     from coredis.pool import ConnectionPool
 except ImportError as error:
+    _missing = (error.name or "coredis").partition(".")[0]
     raise ImportError(
-        f"the Redis transport needs {error.name}: pip install 'meerkat-trio[redis]'", name=error.name
+        f"the Redis transport needs {_missing}: pip install 'meerkat-trio[redis]'", name=_missing
     ) from error
 
 if TYPE_CHECKING:
