@@ -42,7 +42,7 @@ __all__ = [
 
 _OF_THE_EXTRAS: Final = {
     "Identity": "._identity",
-    "RedisComms": "._redis_comms",
+    "RedisComms": "._redis",
     "RedisNetwork": "._redis",
     "SocketComms": "._socket",
     "SocketNetwork": "._socket",

@@ -205,9 +205,8 @@ class RedisNetwork:
         for endpoint in endpoints:
             comms.trust(endpoint)
         self._closed_here.discard(identity.peer_id)
-        if fence is not None:
-            post.fence = fence
         mailbox.join(comms, fence)
+        post.fence = mailbox.fence
         self._closing.pop(mailbox, None)
         self._open.add(comms)
         return comms
@@ -263,7 +262,7 @@ class RedisNetwork:
     def has_changes(self, mailbox: Mailbox) -> None:
         """Note that a mailbox has something to write."""
         self.updates.add(mailbox)
-        if self.reader.is_blocked or mailbox in self._closing:
+        if self.reader.is_blocked or not self.reader.is_up or mailbox in self._closing:
             self._writer.ring()
 
     def wants_more(self) -> None:

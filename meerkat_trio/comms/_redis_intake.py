@@ -6,9 +6,10 @@ Values and bookkeeping; what becomes of an envelope is the mailbox's business.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ..authority import Lane
+from ._redis_scripts import GROUP, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from .._messages import Envelope
     from ..authority import DropReason, PeerId
     from ._arrivals import Arrival
+    from ._redis_limits import Fence
+    from ._redis_scripts import Keys
 
-__all__ = ["LANES", "Change", "Entry", "Intake", "Part"]
+__all__ = ["LANES", "Change", "Entry", "Intake", "Part", "take"]
 
 LANES: Final = (Lane.CONTROL, Lane.WORK)
 """In the order in which scripts have the streams."""
@@ -28,15 +31,23 @@ _NEW: Final = b">"
 class Home(Protocol):
     """Whose entries these are."""
 
+    fence: Fence | None
+
     def settled(self, entry: Entry, index: int, arrival: Arrival) -> None:
         """Note what became of an envelope."""
+
+
+def take(keys: Keys, home: Home, intake: Intake, *, also_from_the_gone: bool) -> tuple[Any, ...]:
+    """Return what to ask, so that a lane has its stream and group, and what is pending for nobody is ours."""
+    key, token = ("", "") if home.fence is None else (home.fence.key, home.fence.token)
+    return TAKE, 2, intake.stream, key, GROUP, keys.token, keys.alive, int(also_from_the_gone), token
 
 
 @final
 class Entry:
     """A bundle that was read and is not answered as a whole."""
 
-    __slots__ = ("answered", "answers", "id", "intake", "is_given_back", "left", "refused", "sender")
+    __slots__ = ("answered", "answers", "id", "intake", "is_given_back", "left", "origin", "refused")
 
     answered: int
     """By envelope a bit: it is answered."""
@@ -50,7 +61,7 @@ class Entry:
     def __init__(self, intake: Intake, entry_id: bytes, answered: int) -> None:
         self.intake: Intake = intake
         self.id: bytes = entry_id
-        self.sender: PeerId | None = None
+        self.origin: PeerId | None = None
         self.answers: str = ""
         self.answered = answered
         self.is_given_back = False

@@ -57,12 +57,16 @@ class RedisLimits:
 
 @frozen
 class Fence:
-    """A lease that somebody else keeps in Redis: what this side may do ends when the key says another token."""
+    """A lease that somebody else keeps in Redis: what this side may do ends when the key says another token.
+
+    Raises:
+        ValueError: the token is empty.
+    """
 
     key: str
     """Where the lease is, as Redis has it."""
-    token: str
-    """What it says as long as it is ours."""
+    token: str = field(validator=validators.min_len(1))
+    """What it says as long as it is ours; not empty."""
 
 
 @frozen(kw_only=True)

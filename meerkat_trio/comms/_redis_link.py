@@ -21,8 +21,9 @@ try:
     from coredis.exceptions import RedisError
     from coredis.pool import ConnectionPool
 except ImportError as error:
+    _missing = (error.name or "coredis").partition(".")[0]
     raise ImportError(
-        f"the Redis transport needs {error.name}: pip install 'meerkat-trio[redis]'", name=error.name
+        f"the Redis transport needs {_missing}: pip install 'meerkat-trio[redis]'", name=_missing
     ) from error
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = ["Link", "Server", "Troubles"]
 _logger = logging.getLogger("meerkat_trio.comms.redis")
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
-_LOST: Final = (RedisError, OSError, trio.TooSlowError)
+_LOST: Final = (RedisError, OSError, trio.TooSlowError, anyio.ClosedResourceError, anyio.BrokenResourceError)
 """How a connection ends that has not been cancelled."""
 
 

@@ -170,9 +170,10 @@ class Mailbox:
         if not self.instances:
             for intake in self.intakes.values():
                 intake.begin_again()
-        self.instances.append(instance)
-        if fence is not None:
             self.fence = fence
+        elif fence is not None:
+            self.fence = fence
+        self.instances.append(instance)
         self._network.wants_more()
 
     def replace(self, previous: Instance, successor: Instance) -> None:
@@ -250,8 +251,8 @@ class Mailbox:
         try:
             if flat is not None:
                 bundle, entry.answers = parse_message(flat)
-                entry.sender = peer_id_of(bundle.sender)
-                self._take(entry, bundle, entry.sender)
+                entry.origin = peer_id_of(bundle.sender)
+                self._take(entry, bundle, entry.origin)
         except WireRefused as refused:
             self._refuse(entry, refused.reason)
         entry.left -= 1
@@ -306,7 +307,7 @@ class Mailbox:
     def _take_late(self, entry: Entry, index: int, opened: Opened, *, is_verified: bool) -> None:
         """Take one that was refused, or is a twin of what came before."""
         reason = opened.reason or DropReason.MALFORMED
-        twin = None if entry.sender is None else self._arrivals.get(entry.sender, opened.id)
+        twin = None if entry.origin is None else self._arrivals.get(entry.origin, opened.id)
         if twin is not None and reason in _OF_TWINS and is_verified:
             self._take_twin(entry, index, twin)
             return
@@ -402,8 +403,8 @@ class Mailbox:
 
     def _answer(self, entry: Entry, index: int, answer: Answer) -> None:
         entry.answered |= 1 << index
-        if not self.is_fenced and entry.sender is not None:
-            self._answers.setdefault((entry.answers, entry.sender), []).append(answer)
+        if not self.is_fenced and entry.origin is not None:
+            self._answers.setdefault((entry.answers, entry.origin), []).append(answer)
 
     def _note_change(self, entry: Entry) -> None:
         if not entry.left:

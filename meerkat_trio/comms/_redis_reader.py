@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import trio
 
-from ._redis_scripts import BEAT, GROUP, TAKE
+from ._redis_intake import take
+from ._redis_scripts import BEAT, FENCED, GROUP, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,9 @@ class Network(Protocol):
 
     def take_answers(self, entries: Sequence[Sequence[Any]]) -> None:
         """Settle what answers are for."""
+
+    def is_fenced(self, mailbox: Mailbox) -> None:
+        """Note that the lease of a mailbox is lost."""
 
     def has_progressed(self) -> None:
         """Wake who waits for something to be written, or for a reading to end."""
@@ -82,7 +86,7 @@ class Reader:
         keys, limits = self._network.keys, self._network.limits
         lives = int(limits.gone_after * 1000), int(limits.acceptance_window * 1000)
         await self._link.ask(
-            (TAKE, 1, keys.answers, GROUP, keys.token, keys.alive, 0),
+            (TAKE, 2, keys.answers, "", GROUP, keys.token, keys.alive, 0, ""),
             (BEAT, 2, keys.alive + keys.token, keys.answers, *lives),
         )
         try:
@@ -97,17 +101,20 @@ class Reader:
     async def _prepare(self) -> None:
         """See to it that every stream has its group, and take over what was given back."""
         new = [
-            intake
+            (mailbox, intake)
             for mailbox in self._network.open_mailboxes()
             for intake in mailbox.intakes.values()
             if not intake.is_ready
         ]
         if not new:
             return
-        keys = self._network.keys
-        replies = await self._link.ask(*((TAKE, 1, each.stream, GROUP, keys.token, keys.alive, 0) for each in new))
-        for intake, taken in zip(new, replies, strict=True):
-            intake.is_ready = taken >= 0
+        network = self._network
+        replies = await self._link.ask(*(take(network.keys, *each, also_from_the_gone=False) for each in new))
+        for (mailbox, intake), taken in zip(new, replies, strict=True):
+            if taken == FENCED:
+                network.is_fenced(mailbox)
+            else:
+                intake.is_ready = taken >= 0
 
     async def _read(self) -> None:
         """Read once; what there is to be written goes first, in the same breath."""

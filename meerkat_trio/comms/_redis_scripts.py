@@ -144,10 +144,11 @@ end
 return failed
 """
 
-# KEYS: stream. ARGV: group, our token, what alive keys begin with, whether to take from the dead too ("1").
-# Makes stream and group; takes over what is pending for nobody, or for consumers that are gone. Returns how many, or
-# -1 if there is no group and no memory for one.
+# KEYS: stream, fence. ARGV: group, our token, what alive keys begin with, whether to take from the dead too ("1"),
+# fence token. Makes stream and group; takes over what is pending for nobody, or for consumers that are gone. Returns
+# how many, or -1 if there is no group and no memory for one.
 TAKE: Final = """
+if ARGV[5] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[5] then return 'fenced' end
 local group, me = ARGV[1], ARGV[2]
 redis.pcall('XGROUP', 'CREATE', KEYS[1], group, '0', 'MKSTREAM')
 local made = redis.pcall('XGROUP', 'CREATECONSUMER', KEYS[1], group, me)

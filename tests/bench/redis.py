@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
+import cbor2
 import trio
 
 import meerkat_trio
@@ -50,8 +51,8 @@ def _turn(measure: Callable[[str, int, int], Awaitable[float]], scale: Scale) ->
         }
 
 
-async def _plain(url: str, count: int, batch: int) -> float:
-    """Read and acknowledge what an application would have put there by hand."""
+async def _plain(url: str, count: int, batch: int, *, signed: bool = False) -> float:
+    """Read and acknowledge what an application would have put there by hand; signed, one by one, and verified too."""
     import coredis  # noqa: PLC0415 - where it is not installed this row is left out
     from coredis.retry import NoRetryPolicy  # noqa: PLC0415
 
@@ -60,13 +61,19 @@ async def _plain(url: str, count: int, batch: int) -> float:
     async with client:
         await client.xgroup_create(stream, "group", identifier="0", mkstream=True)
         data = encode_envelope(_envelope(0), 0)
+        signature = _SENDER.sign(data)
         for _ in range(count):
-            await client.xadd(stream, {"data": data})
+            await client.xadd(stream, {"data": data, "signature": signature})
         left = count
         start = start_clock()
         while left:
             found = await client.xreadgroup("group", "one", streams={stream: ">"}, count=batch, block=250)
-            ids = [entry.identifier for entries in found.values() for entry in entries]
+            read = [entry for entries in found.values() for entry in entries]
+            for entry in read if signed else ():
+                item, by = entry.field_values[b"data"], entry.field_values[b"signature"]
+                assert _SENDER.verify(item, by)
+                cbor2.loads(cbor2.loads(item)[-1])
+            ids = [entry.identifier for entry in read]
             await client.xack(stream, "group", ids)
             left -= len(ids)
         return perf_counter() - start
@@ -141,6 +148,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
             ),
             floor=Contestant(label="coredis XREADGROUP and XACK, unsigned", turn=partial(_turn, _plain)),
             ours=Contestant(label="RedisComms", turn=partial(_turn, _ours)),
+            peers=(
+                Contestant(
+                    label="the same, each verified and decoded", turn=partial(_turn, partial(_plain, signed=True))
+                ),
+            ),
         ),
     )
 )

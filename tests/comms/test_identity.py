@@ -234,8 +234,25 @@ except ImportError as error:
     assert ran.stdout == "keys and signatures need nacl: pip install 'meerkat-trio[socket]'\n"
 
 
+@pytest.mark.parametrize("name", ["RedisNetwork", "RedisComms"])
+def test_without_its_extra_redis_says_what_is_missing(name: str) -> None:
+    code = f"""
+import sys
+sys.modules["coredis"] = None
+import meerkat_trio.comms
+from meerkat_trio.comms import Fence, RedisLimits, SocketNetwork
+try:
+    meerkat_trio.comms.{name}
+except ImportError as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "the Redis transport needs coredis: pip install 'meerkat-trio[redis]'\n"
+
+
 def test_importing_the_transports_does_not_load_the_extra() -> None:
-    code = "import sys, meerkat_trio.comms; print(sorted({'nacl', 'cbor2'} & {*sys.modules}))"
+    code = "import sys, meerkat_trio.comms; print(sorted({'nacl', 'cbor2', 'coredis'} & {*sys.modules}))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
 

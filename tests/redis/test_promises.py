@@ -273,6 +273,28 @@ async def test_what_a_host_without_its_lease_sends_is_not_sent(shared_server: Se
         assert shared_server.cli("EXISTS", f"{place}:{identity('bob').peer_id}:work") == "0"
 
 
+async def test_a_host_that_has_nothing_to_write_learns_in_time_that_its_lease_is_lost(
+    shared_server: Server, place: str
+) -> None:
+    lease = f"{place}:lease"
+    shared_server.cli("SET", lease, "first")
+    async with RedisNetwork(shared_server.url, namespace=place, limits=SOON) as here:
+        bob = await opened(here, "bob", fence=Fence(lease, "first"))
+        rebuilt = await opened(here, "bob")
+        await until(lambda: shared_server.cli("EXISTS", f"{place}:{bob.peer_id}:work") == "1")
+        assert not bob.is_fenced
+        shared_server.cli("DEL", lease)
+        await until(lambda: bob.is_fenced and rebuilt.is_fenced)
+        with pytest.raises(trio.ClosedResourceError):
+            await bob.claim()
+        # Opened again without a lease it is served without one.
+        again = await opened(here, "bob")
+        alice = await opened(here, "alice")
+        introduce(alice, again)
+        await alice.send(alice.envelope(again.peer_id, 1))
+        assert await take(again, 1) == [1]
+
+
 async def test_an_identity_that_is_opened_again_gets_what_it_left(shared_server: Server, place: str) -> None:
     url = shared_server.url
     async with (
