@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         TransitionRejected,
         TrustSnapshotUnavailable,
     )
+    from ._homes import Homes, share_sessions
     from ._machine import MeerkatMachine, open_machine
     from ._messages import Envelope, Receipt, ReceiptStatus, TrustSource
     from ._policy import Backoff, RespawnPolicy
@@ -125,6 +126,7 @@ __all__ = [
     "Envelope",
     "EnvelopeKind",
     "HardCancelMember",
+    "Homes",
     "IngressResult",
     "IngressUpdate",
     "InterruptMember",
@@ -183,6 +185,7 @@ __all__ = [
     "UnwireMember",
     "WireMember",
     "open_machine",
+    "share_sessions",
 ]
 
 _MODULES = (
@@ -197,6 +200,7 @@ _MODULES = (
     "_subscription",
     "_session",
     "_machine",
+    "_homes",
 )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias, final
 import trio
 
 from ._exceptions import JournalFailed, MeerkatError, SessionNotRegistered
-from .journals import RedisJournal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from .abc import CommsRuntime
     from .authority import SessionId
     from .comms import Fence
-    from .journals import Renewal
+    from .journals import RedisJournal, Renewal
 
 __all__ = ["Homes", "Serve", "share_sessions"]
 

@@ -25,11 +25,12 @@ from ..redis.rig import running
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from meerkat_trio import CommsRuntime
+    from meerkat_trio import CommsRuntime, PeerEndpoint
     from meerkat_trio.abc import Journal
     from meerkat_trio.comms import Fence
 
 LIMITS = RedisLimits(unanswered=4096)
+_SENDERS = 64
 
 
 async def nothing(run: SessionRun) -> None:
@@ -117,10 +118,14 @@ async def over_redis(url: str, sessions: int, messages: int) -> None:
             trusted = [_key(name).endpoint(name, f"inproc://{name}") for name in names]
             comms = await elsewhere.open(sender, runtime_id="sender", trusted=trusted)
             start = time.perf_counter()
-            receipts = [
-                await comms.send(comms.envelope(trusted[number % sessions].peer_id, {"n": number}))
-                for number in range(messages)
-            ]
+            receipts: list[Receipt] = []
+
+            async def send(to: PeerEndpoint, count: int) -> None:
+                receipts.extend([await comms.send(comms.envelope(to.peer_id, {"n": n})) for n in range(count)])
+
+            async with trio.open_nursery() as nursery:
+                for number in range(_SENDERS):
+                    nursery.start_soon(send, trusted[number % sessions], messages // _SENDERS)
             await _all_admitted(receipts)
             each = 1e6 * (time.perf_counter() - start) / messages
             print(f"{messages} messages to {sessions} sessions, over Redis, journal in Redis: {each:.0f} us each")
