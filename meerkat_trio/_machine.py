@@ -417,7 +417,9 @@ class MeerkatMachine:
 
         **Cancellation:** shielded until the sessions are over, and then for at most the grace time.
         """
-        if self._writer is not None:
+        if self._writer is None:
+            await trio.lowlevel.checkpoint()
+        else:
             await self._writer.run()
 
     # --- watching -----------------------------------------------------------------------------------
