@@ -44,11 +44,11 @@ _NOBODY: Final[frozenset[SessionId]] = frozenset()
 class _Job:
     """Something for the thread to do, and the task that waits for it."""
 
-    __slots__ = ("error", "task")
+    __slots__ = ("failure", "task")
 
     def __init__(self) -> None:
         self.task = trio.lowlevel.current_task()
-        self.error: Exception | None = None
+        self.failure: Exception | None = None
 
 
 @final
@@ -156,8 +156,8 @@ class Worker:
         self._hand(leaving)
         await trio.lowlevel.wait_task_rescheduled(_stay)
         self._end()
-        if leaving.error is not None:
-            raise leaving.error
+        if leaving.failure is not None:
+            raise leaving.failure
 
     @trio.lowlevel.enable_ki_protection
     async def append(self, changes: Mapping[SessionId, Sequence[Change]]) -> frozenset[SessionId]:
@@ -165,8 +165,8 @@ class Worker:
         job = _Append(changes)
         self._hand(job)
         await trio.lowlevel.wait_task_rescheduled(_stay)
-        if job.error is not None:
-            raise job.error
+        if job.failure is not None:
+            raise job.failure
         return _NOBODY
 
     @trio.lowlevel.enable_ki_protection
@@ -178,10 +178,10 @@ class Worker:
 
     async def _outcome(self, job: Call[_T]) -> _T:
         await trio.lowlevel.wait_task_rescheduled(job.give_up)
-        if job.error is not None:
+        if job.failure is not None:
             if job.given_up is not None:
                 job.given_up()
-            raise job.error
+            raise job.failure
         return job.result  # type: ignore[return-value] # without an error there is one
 
     def _hand(self, job: _Job) -> None:
@@ -202,7 +202,7 @@ class Worker:
                 self._answer([entering])
                 last = self._serve(connection)
         except Exception as error:  # noqa: BLE001 - it is raised in the task that waits
-            last.error = error
+            last.failure = error
         self._answer([last])
 
     def _serve(self, connection: sqlite3.Connection) -> _Leave:
@@ -234,13 +234,13 @@ class Worker:
             return
         if len(group) == 1 or _is_busy(error):
             for job in group:
-                job.error = self._told(error)
+                job.failure = self._told(error)
             return
         # What one has in it must not fail the others.
         for job in group:
             alone = self._write(connection, rows, [job])
             if alone is not None:
-                job.error = self._told(alone)
+                job.failure = self._told(alone)
 
     def _write(self, connection: sqlite3.Connection, rows: Rows, group: Sequence[_Append]) -> Exception | None:
         try:
@@ -268,7 +268,7 @@ class Worker:
             with telling_why(self._path):
                 job.result = job.work(connection)
         except Exception as error:  # noqa: BLE001 - it is raised in the task that waits
-            job.error = error
+            job.failure = error
         finally:
             connection.set_progress_handler(None, 0)
 

@@ -14,7 +14,7 @@ from time import monotonic
 
 from meerkat_trio.testing import CancellationCoverage, Report, explore
 
-from ..exploration.calls import ALONE, CLOSING, PAIRS, SOURCE
+from ..exploration.calls import ALONE, CLOSING, PAIRS, RECORDED, SOURCE
 from ..exploration.stage import Scenario
 
 _RUNS = 1_000_000
@@ -36,7 +36,7 @@ def main() -> int:
     options = parser.parse_args()
     # Handlers and transports fail by the thousand here; who reads the log still has to hear of it.
     logging.basicConfig(handlers=[logging.NullHandler()])
-    scenarios: dict[str, Scenario] = {**ALONE, **CLOSING, **PAIRS}
+    scenarios: dict[str, Scenario] = {**ALONE, **CLOSING, **RECORDED, **PAIRS}
     if options.only:
         scenarios = {name: scenario for name, scenario in scenarios.items() if name.startswith(options.only)}
     each = -(-options.runs // len(scenarios))

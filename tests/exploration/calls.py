@@ -33,12 +33,12 @@ from meerkat_trio import (
     open_machine,
 )
 from meerkat_trio._drain import BATCH
-from meerkat_trio.testing import Exploration
+from meerkat_trio.testing import Exploration, MemoryJournal, WriteFault
 
 from ..rig import Rig
 from .stage import REFUSALS, Call, Scenario, Stage, wait
 
-__all__ = ["ALONE", "CALLS", "CLOSING", "MEETING", "PAIRS", "SOURCE"]
+__all__ = ["ALONE", "CALLS", "CLOSING", "MEETING", "PAIRS", "RECORDED", "SOURCE"]
 
 SOURCE: Final = tuple(
     f"meerkat_trio.{name}"
@@ -53,6 +53,9 @@ SOURCE: Final = tuple(
         "_trust_task",
         "_drain_task",
         "_drain",
+        "_admission",
+        "_session_record",
+        "_journal_writer",
         "_executor",
         "_correspondence",
         "_requests",
@@ -404,6 +407,24 @@ def _playing(*calls: str, close: bool = False, limit: int | None = None) -> Scen
     return scenario
 
 
+def _recorded(*calls: str, close: bool = False) -> Scenario:
+    """The same with a journal, of which a write may fail; what is left in it is what a next process has to finish."""
+
+    async def scenario(x: Exploration) -> None:
+        left = [1]
+
+        def fault() -> WriteFault:
+            if left[0] and x.choose(2):
+                left[0] -= 1
+                return WriteFault.FAILS
+            return WriteFault.NONE
+
+        journal = MemoryJournal(fault)
+        await Stage.play(x, *(CALLS[call] for call in calls), close=close, journal=journal)
+
+    return scenario
+
+
 async def opening(x: Exploration) -> None:
     """Open a machine, use it, leave it; the opener is cancelled anywhere."""
     rig = Rig()
@@ -504,6 +525,10 @@ ALONE: Final[dict[str, Scenario]] = {
     "trust": trust,
     "many": many,
     "from inside": from_inside,
+}
+RECORDED: Final[dict[str, Scenario]] = {
+    **{f"{name} with a journal": _recorded(name) for name in CALLS if name != "wait"},
+    **{f"{name} with a journal, while closing": _recorded(name, close=True) for name in CALLS},
 }
 CLOSING: Final[dict[str, Scenario]] = {f"{name} while closing": _playing(name, close=True) for name in CALLS}
 PAIRS: Final[dict[str, Scenario]] = {

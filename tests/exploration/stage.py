@@ -37,7 +37,7 @@ from meerkat_trio import (
 )
 from meerkat_trio._trust_task import desired_edges
 from meerkat_trio.authority import BRIDGE_INTENT
-from meerkat_trio.testing import Exploration
+from meerkat_trio.testing import Exploration, MemoryJournal
 
 from ..authority.cast import endpoint as endpoint_of
 from ..rig import Rig
@@ -107,27 +107,42 @@ class Stage:
     """Those that arrived."""
     inputs: dict[str, str] = attrs.Factory(dict)
     """Inputs that a supervisor delivers, by the correlation of the command."""
+    goes_on: bool = False
+    """Whether another process would go on with the session: then what is not answered at the end is not given up."""
     named: int = 0
     bodies: Iterator[int] = attrs.Factory(partial(itertools.count, SENT))
     """What further messages say: each something else, in the order in which they are sent."""
 
     @classmethod
-    async def play(cls, x: Exploration, *calls: Call, close: bool = False, limit: int | None = None) -> None:
+    async def play(
+        cls,
+        x: Exploration,
+        *calls: Call,
+        close: bool = False,
+        limit: int | None = None,
+        journal: MemoryJournal | None = None,
+    ) -> None:
         """Make calls at once while everybody may be cancelled; check what is left."""
         with reading_the_log() as given_up:
-            await cls._play(x, *calls, close=close, limit=limit, given_up=given_up)
+            await cls._play(x, *calls, close=close, limit=limit, given_up=given_up, journal=journal)
 
     @classmethod
     async def _play(
-        cls, x: Exploration, *calls: Call, close: bool, limit: int | None, given_up: set[tuple[object, object]]
+        cls,
+        x: Exploration,
+        *calls: Call,
+        close: bool,
+        limit: int | None,
+        given_up: set[tuple[object, object]],
+        journal: MemoryJournal | None,
     ) -> None:
         rig = Rig()
         # Set up without a checkpoint more than it takes: what is explored begins with the calls.
         comms, spare = (_trusting(rig) for _ in range(2))
         limiter = None if limit is None else trio.CapacityLimiter(limit)
-        async with open_machine(grace=1.0, random=lambda: 0.0, limiter=limiter) as machine:
+        async with open_machine(grace=1.0, random=lambda: 0.0, limiter=limiter, journal=journal) as machine:
             session = await machine.register("a", None, work_queue=2, max_attempts=2, retry_backoff=Backoff(first=0.1))
-            stage = cls(x, rig, machine, session, comms, spare, given_up=given_up)
+            stage = cls(x, rig, machine, session, comms, spare, given_up=given_up, goes_on=journal is not None)
             await session.attach_executor(stage.handle)
             await session.attach_ingress(comms)
             stage.send(*range(SENT))
@@ -379,7 +394,8 @@ class Stage:
             # Nothing is said after the answer.
             assert not terminal or answers[-1] is terminal[0]
             if receipt.status is ReceiptStatus.ADMITTED:
-                assert bool(terminal) != ((peer.peer_id, correlation) in self.given_up)
+                is_given_up = (peer.peer_id, correlation) in self.given_up
+                assert bool(terminal) != is_given_up or (self.goes_on and not terminal)
             else:
                 assert not answers
         for peer in self.peers:

@@ -12,7 +12,7 @@ import pytest
 
 from meerkat_trio.testing import CancellationCoverage, explore
 
-from .calls import ALONE, CLOSING, MEETING, PAIRS, SOURCE
+from .calls import ALONE, CLOSING, MEETING, PAIRS, RECORDED, SOURCE
 from .stage import Scenario
 
 STRUCK_AT_LEAST = 110
@@ -52,6 +52,11 @@ def test_a_call_while_the_machine_closes_leaves_everything_whole(name: str, reac
     reach.explore(name, CLOSING[name], runs=50)
 
 
+@pytest.mark.parametrize("name", RECORDED)
+def test_a_call_of_a_session_that_is_recorded_leaves_everything_whole(name: str, reach: Reach) -> None:
+    reach.explore(name, RECORDED[name], runs=100)
+
+
 @pytest.mark.parametrize("pair", MEETING, ids=" x ".join)
 def test_two_calls_on_one_thing_cancelled_anywhere_leave_everything_whole(pair: tuple[str, str], reach: Reach) -> None:
     one, other = pair
@@ -67,7 +72,7 @@ def test_every_pair_of_calls_leaves_everything_whole(first: str, reach: Reach) -
 
 
 def test_the_explorations_keep_their_reach(reach: Reach, record_property: Callable[[str, object], None]) -> None:
-    if not reach.explored.issuperset((*ALONE, *CLOSING, *PAIRS)):
+    if not reach.explored.issuperset((*ALONE, *CLOSING, *RECORDED, *PAIRS)):
         pytest.skip("says something only after all explorations of this file")
     coverage = reach.coverage
     assert coverage is not None
