@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from ._exceptions import SessionEnded
+from ._exceptions import SessionEnded, SessionMoved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,14 @@ class SessionCalls:
         tasks = self._tasks
         if tasks.has_ended:
             raise SessionEnded(tasks.state.session.session_id)
+
+    def _require_record(self) -> None:
+        """Refuse a change that would be made and not be recorded, because only the process of the session ends."""
+        record = self._tasks.record
+        if record is not None and record.is_sealed:
+            if record.is_moved:
+                raise SessionMoved(self._tasks.state.session.session_id)
+            raise trio.ClosedResourceError("the machine closes, and what is changed now is not recorded any more")
 
     async def _until_durable(self) -> None:
         """Wait until the journal, if there is one, has what was changed: what a call has returned outlives the process.

@@ -29,6 +29,7 @@ __all__ = ["Admission", "JournalWriter"]
 
 _logger: Final = logging.getLogger("meerkat_trio.journal")
 _BACKOFF: Final = Backoff(limit=1.0)
+_CLOSED: Final = "could not be written before the machine closed"
 
 
 @final
@@ -104,7 +105,18 @@ class _Batch:
 class JournalWriter:
     """Writes what the sessions of one machine put."""
 
-    __slots__ = ("_closing", "_journal", "_name", "_next", "_on_moved", "_random", "_scope", "_wake", "is_failing")
+    __slots__ = (
+        "_closing",
+        "_is_over",
+        "_journal",
+        "_name",
+        "_next",
+        "_on_moved",
+        "_random",
+        "_scope",
+        "_wake",
+        "is_failing",
+    )
 
     is_failing: bool
     """Whether the last write has failed."""
@@ -118,6 +130,7 @@ class JournalWriter:
         self._wake = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._closing = False
+        self._is_over = False
         self.is_failing = False
 
     def put(self, session_id: SessionId, change: Change) -> trio.Event:
@@ -163,6 +176,7 @@ class JournalWriter:
                     len(batch.changes),
                 )
             self.is_failing = self.is_failing or bool(batch.changes)
+            self._is_over = True
             batch.end()
 
     async def _has_work(self) -> bool:
@@ -212,9 +226,12 @@ class JournalWriter:
 
         **Cancellation:** it will be written all the same.
         """
+        if self._is_over:
+            # What is put now, nobody writes any more.
+            raise JournalFailed(self._name, _CLOSED)
         await event.wait()
         if self._closing and self.is_failing:
-            raise JournalFailed(self._name, "could not be written before the machine closed")
+            raise JournalFailed(self._name, _CLOSED)
 
 
 def _text(name: str, error: Exception) -> str:

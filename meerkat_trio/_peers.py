@@ -201,12 +201,14 @@ class TrustCalls(SessionCalls):
 
         Raises:
             SessionEnded: the session has ended.
+            trio.ClosedResourceError: the machine closes, and what is changed now would not be recorded.
             TransitionRejected: there is no supervisor, or another one, or with another epoch.
             ValueError: an argument is of no use.
         """
         require_epoch(epoch)
         revoke = authority.RevokeSupervisor(PeerId(peer_id), epoch)
         self._require_not_ended()
+        self._require_record()
         return self._tasks.apply(revoke)
 
     async def wait_supervisor_settled(self) -> SupervisorReport:
@@ -239,8 +241,10 @@ class TrustCalls(SessionCalls):
 
         Raises:
             SessionEnded: the session has ended.
+            trio.ClosedResourceError: the machine closes, and what is changed now would not be recorded.
         """
         self._require_not_ended()
+        self._require_record()
         token = self._tasks.settings.new_token()
         self._tasks.apply(authority.IssueBootstrapToken(token_hash(token)))
         return token

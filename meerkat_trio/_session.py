@@ -170,6 +170,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
 
         Raises:
             SessionEnded: the session has ended.
+            trio.ClosedResourceError: the machine closes, and what is changed now would not be recorded.
             TypeError: ``intents`` is one text, or not all of them are texts.
 
         **Cancellation:** cancelled, nothing has changed.
@@ -179,6 +180,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
             raise TypeError(f"intents: several texts are needed, not {intents!r}")
         await trio.lowlevel.checkpoint_if_cancelled()
         self._require_not_ended()
+        self._require_record()
         self._tasks.apply(authority.SetSilentIntents(wanted))
         await trio.lowlevel.cancel_shielded_checkpoint()
         await self._until_durable()
@@ -296,6 +298,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
 
         Raises:
             SessionEnded: the session has ended.
+            trio.ClosedResourceError: the machine closes, and with a journal only the process of the session ends.
             TypeError: ``reason`` is no text.
 
         **Cancellation:** the session is told to end in any case; only the waiting ends.
@@ -309,6 +312,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
 
         Raises:
             SessionEnded: the session has ended, unless it was stopped.
+            trio.ClosedResourceError: as `stop`.
 
         **Cancellation:** as `stop`.
         """
@@ -319,6 +323,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
 
         Raises:
             SessionEnded: the session has ended, unless it was stopped.
+            trio.ClosedResourceError: as `stop`.
 
         **Cancellation:** as `stop`.
         """
@@ -354,6 +359,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
             tasks.state.session.ended is not authority.Ending.STOP or isinstance(input_, authority.Stop)
         ):
             raise SessionEnded(self.id)
+        self._require_record()
         tasks.apply(input_)
         ended = await self._join(lambda: tasks.end if tasks.is_over else None)
         if ended is not None:

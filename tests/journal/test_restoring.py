@@ -458,6 +458,19 @@ async def test_a_machine_whose_journal_cannot_be_written_at_its_end_leaves_after
     assert "were not written" in caplog.text
 
 
+async def test_what_is_changed_after_the_machine_has_closed_is_not_recorded_and_that_is_said(
+    autojump_clock: Clock,
+) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.machine.register("a")
+        await session.stop()
+    with pytest.raises(trio.ClosedResourceError, match="not recorded"):
+        await session.destroy()
+    async with world(journal) as after:
+        assert after.machine["a"].phase is SessionPhase.STOPPED
+
+
 async def test_a_message_that_was_recorded_and_never_admitted_is_forgotten(autojump_clock: Clock) -> None:
     faults = Faults()
     journal = MemoryJournal(faults)
