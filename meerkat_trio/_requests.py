@@ -314,11 +314,10 @@ class Requests:
             if is_settled and not is_last_try:
                 reply.attempts += 1
                 reply.receipt = None
-                reply.is_over = False
                 reply.is_again = True
                 self.outbox.put(reply)
             else:
-                if problem is not None:
+                if problem is not None and not record.is_sealed:
                     self._give_up(reply.envelope, problem)
                 record.note_reply_over(reply.envelope, is_out=is_settled and problem is None)
 
