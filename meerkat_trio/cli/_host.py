@@ -15,6 +15,7 @@ import trio
 
 from .._exceptions import JournalFailed, JournalRefused, MeerkatError
 from .._machine import open_machine
+from ..authority import SessionPhase
 from ..comms import SocketComms, SocketNetwork
 from ..comms._addresses import listen
 from ..journals import SqliteJournal
@@ -45,7 +46,8 @@ def host(*, config: Path, verbose: bool) -> None:
     """Host the sessions of a configuration.
 
     Prints a line for each session once it listens. SIGTERM and SIGINT shut down: nothing more is admitted, what is
-    admitted is handled within the grace time, and what is not stays with its senders. SIGUSR1 prints the statistics.
+    admitted is handled within the grace time or stays in the journal, and what is not stays with its senders. SIGUSR1
+    prints the statistics.
     """
     read = read_config(config)
     level = logging.INFO if verbose else logging.WARNING
@@ -143,11 +145,22 @@ class _Host:
         """Admit nothing more, let what is admitted be handled and answered, then close."""
         await machine.stop_drains()
         with trio.move_on_after(self._config.grace) as grace:
+            if self._config.journal is not None:
+                # Retired they would be for the next process too.
+                await _until_handled(machine)
+                return
             async with trio.open_nursery() as nursery:
                 for session in machine:
                     nursery.start_soon(_finish, session)
         if grace.cancelled_caught:
             _logger.warning("%d messages were not handled within the grace time", machine.statistics().queued)
+
+
+async def _until_handled(machine: MeerkatMachine) -> None:
+    async with machine.subscribe() as steps:
+        # One without a handler waits for the next process.
+        while any(session.statistics().queued for session in machine if session.phase is not SessionPhase.IDLE):
+            await anext(steps, None)
 
 
 async def _finish(session: Session) -> None:
