@@ -96,6 +96,7 @@ class Host:
                 session.bind_supervisor(boss, epoch=epoch)
             await session.wait_supervisor_settled()
             self._ledger.write("epoch", session.id, epoch)
+            self._doom.reached(Stage.BOUND)
 
 
 def main() -> None:

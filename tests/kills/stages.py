@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import signal
 from enum import Enum
-from typing import TYPE_CHECKING, Self, final
+from typing import TYPE_CHECKING, Final, Self, final
 
-from meerkat_trio._entries import DONE, MESSAGE, REPLY
+import trio
+
+from meerkat_trio._entries import ANSWERED, DONE, MESSAGE, REPLY
 from meerkat_trio.abc import Delete, Entry, Journal
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 __all__ = ["Doom", "Stage", "StagedJournal"]
 
 
+_AT_LENGTH: Final = 0.1
+
+
 class Stage(Enum):
     """Where a host is killed."""
 
@@ -36,8 +41,12 @@ class Stage(Enum):
     """The handler has begun, and not ended."""
     REPLIED = "replied"
     """The handler has answered a request, and not ended; the answer is not out."""
+    ANSWERING = "answering"
+    """The handler has answered a request, and that is not written, however much time has passed."""
     ANSWERED = "answered"
     """An answer is out, and that is not written."""
+    BOUND = "bound"
+    """A supervisor is in force, and has been told so."""
     DONE = "done"
     """The handler has ended, and that is not written."""
     RANDOM = "random"
@@ -53,12 +62,18 @@ class Doom:
         self._stage = stage
         self._left = at
 
+    async def reached_at_length(self, stage: Stage) -> None:
+        """As `reached`; before the end everything else has time to do what it may not do yet."""
+        if stage is self._stage and self._left == 1:
+            await trio.sleep(_AT_LENGTH)
+        self.reached(stage)
+
     def reached(self, stage: Stage) -> None:
         """Say that a stage is reached; this may be the last thing that the process does."""
         if stage is not self._stage:
             return
         self._left -= 1
-        if self._left == 0:
+        if self._left <= 0:
             self._ledger.write("killed", stage.value)
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -99,6 +114,8 @@ class StagedJournal(Journal):
             self._doom.reached(Stage.DONE)
         if any(isinstance(change, Delete) and change.kind == REPLY for change in every):
             self._doom.reached(Stage.ANSWERED)
+        if ANSWERED in sets:
+            await self._doom.reached_at_length(Stage.ANSWERING)
         moved = await self._journal.append(changes)
         if MESSAGE in sets:
             self._doom.reached(Stage.JOURNALED)

@@ -71,7 +71,7 @@ class Story:
     async def round(self, stage: Stage) -> None:
         """Have one host live until it is killed, and look at what it leaves."""
         before = self.read()
-        at = self.random.randint(1, 40)
+        at = self.random.randint(1, 5 if stage is Stage.BOUND else 40)
         with self.host("--stage", stage.value, "--at", at) as process:
             if stage is Stage.RANDOM:
                 await self._kill_at_random(process, before)
