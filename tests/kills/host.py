@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -30,7 +31,7 @@ _ROTATION = 7
 
 @final
 class Host:
-    """One host; it lives until it is killed."""
+    """One host; it lives until it is killed, or until its standard input ends."""
 
     def __init__(self, directory: Path, store: str, stage: Stage, at: int) -> None:
         self._directory = directory
@@ -51,6 +52,9 @@ class Host:
                 await self._serve(network, machine, name)
                 nursery.start_soon(self._rotate, machine[name])
             self._ledger.write("open")
+            await trio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
+            # Whoever has begun it is gone.
+            nursery.cancel_scope.cancel()
 
     async def _serve(self, network: SocketNetwork, machine: MeerkatMachine, name: str) -> None:
         comms = await network.open(

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[2]
 FEW: Final = 10
-MANY: Final = 200
+MANY: Final = 50
+PARTS: Final = 4
 SOON: Final = 60.0
 """Seconds in which a host of another process does what it has to do, however slow the machine is."""
 TWINS: Final = 100
@@ -55,7 +56,7 @@ class Story:
     def host(self, *options: object) -> Iterator[subprocess.Popen[bytes]]:
         """Run a host; at the end of the block it is dead."""
         command = [sys.executable, "-m", "tests.kills.host", str(self.directory), "--store", self.store_name]
-        with subprocess.Popen([*command, *map(str, options)], cwd=ROOT) as process:
+        with subprocess.Popen([*command, *map(str, options)], cwd=ROOT, stdin=subprocess.PIPE) as process:
             try:
                 yield process
             finally:
@@ -171,7 +172,10 @@ def _first_of_each(told: list[Told]) -> list[str]:
 
 
 @pytest.mark.parametrize("store", STORES)
-@pytest.mark.parametrize("rounds", [FEW, pytest.param(MANY, marks=pytest.mark.deep)])
+@pytest.mark.parametrize(
+    "rounds",
+    [FEW, *(pytest.param(MANY, marks=pytest.mark.deep, id=f"{MANY}, part {part}") for part in range(PARTS))],
+)
 async def test_nothing_admitted_is_lost_and_one_at_most_is_handled_again_for_each_kill(
     tmp_path: Path, store: str, rounds: int, record_property: Callable[[str, object], None]
 ) -> None:
