@@ -9,7 +9,9 @@ It knows no session: whom it works for starts its tasks and is told what became 
 3. A reply holds its route, the comms runtime that brought the request, until it is out or has failed for good. A newer
    instance of the same peer takes the route over (`Outbox.reroute`); a detach or a loss of trust does not touch it.
 4. However often a reply is tried, it has one envelope id: what had arrived after all is a DUPLICATE, which is as good.
-5. A reply is concluded once, without a checkpoint between the answer of the transport and the conclusion.
+5. A reply is concluded once, without a checkpoint between the answer of the transport and the conclusion. It is out
+   once the transport has accepted it. Where a journal is kept, that is told when its peer has it, and it comes back
+   here if the transport gives it up.
 6. Lanes are shielded, for what was promised outlives a cancellation; `Outbox.end` bounds that by a deadline.
 """
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from .abc import CommsRuntime
     from .authority import PeerId
 
-__all__ = ["ATTEMPTS", "PATIENCE", "Outbox", "OutboxHost", "Reply"]
+__all__ = ["ATTEMPTS", "PATIENCE", "Outbox", "OutboxHost", "Reply", "judge"]
 
 ATTEMPTS: Final = 8
 """Times one reply is tried over one route before it has failed for good."""
@@ -43,7 +45,7 @@ PATIENCE: Final = 30.0
 _PASSING: Final = frozenset({DropReason.CLOSED, DropReason.INBOX_FULL, DropReason.RATE_LIMITED})
 """Refusals that another attempt may not meet."""
 
-_Problem: TypeAlias = "BaseException | DropReason | str"
+Problem: TypeAlias = "BaseException | DropReason | str"
 """Why a reply is not out."""
 _ENDED: Final = "the session has ended"
 _UNRECORDED: Final = "it is not recorded yet"
@@ -55,7 +57,7 @@ _FULL: Final = "too many replies wait for this peer"
 class Reply:
     """A response that has to reach the peer that asked."""
 
-    __slots__ = ("attempts", "comms", "envelope", "is_over")
+    __slots__ = ("attempts", "comms", "envelope", "is_again", "is_over", "receipt")
 
     comms: CommsRuntime | None
     """The route: what it is sent through; None until there is one."""
@@ -65,12 +67,18 @@ class Reply:
     """How often it was tried over this route."""
     is_over: bool
     """Whether it is out or has failed for good."""
+    is_again: bool
+    """Whether it was out, and the transport has given it up."""
+    receipt: Receipt | None
+    """What the transport has said of it; it may be QUEUED there when it is out."""
 
     def __init__(self, comms: CommsRuntime | None, envelope: Envelope) -> None:
         self.comms = comms
         self.envelope = envelope
         self.attempts = 0
         self.is_over = False
+        self.is_again = False
+        self.receipt = None
 
     def __repr__(self) -> str:
         return f"<Reply {self.envelope.id!r} to {self.envelope.recipient}>"
@@ -196,7 +204,7 @@ class Outbox:
             while replies:
                 self._host.conclude(replies.popleft(), _ENDED)
 
-    async def _deliver(self, lane: _Lane, reply: Reply) -> _Problem | None:
+    async def _deliver(self, lane: _Lane, reply: Reply) -> Problem | None:
         """Try until the reply is out, and return None, or why it never will be."""
         while True:
             if reply.comms is None:
@@ -215,15 +223,15 @@ class Outbox:
             lane.pause = None
 
 
-_Outcome: TypeAlias = "tuple[_Problem | None, bool]"
+Outcome: TypeAlias = "tuple[Problem | None, bool]"
 """What is wrong, None if the reply is out; whether trying again is of no use."""
 
 
-def _send_now(reply: Reply) -> _Outcome:
+def _send_now(reply: Reply) -> Outcome:
     if reply.comms is None:
         return _NO_ROUTE, False
     try:
-        return _judge(reply.comms.send_nowait(reply.envelope))
+        return judge(reply.comms.send_nowait(reply.envelope))
     except trio.WouldBlock as full:
         return full, False
     except Exception as error:  # noqa: BLE001 - whatever a transport raises is an attempt
@@ -231,7 +239,7 @@ def _send_now(reply: Reply) -> _Outcome:
         return error, isinstance(error, ValueError)
 
 
-async def _send(comms: CommsRuntime, reply: Reply) -> _Outcome:
+async def _send(comms: CommsRuntime, reply: Reply) -> Outcome:
     receipt: Receipt | None = None
     try:
         with trio.move_on_after(PATIENCE):
@@ -244,10 +252,12 @@ async def _send(comms: CommsRuntime, reply: Reply) -> _Outcome:
         return error, isinstance(error, ValueError)  # noqa: ASYNC104 - the Cancelled belongs to another task
     if receipt is None:
         return f"no room at the peer within {PATIENCE:g} seconds", False
-    return _judge(receipt)
+    reply.receipt = receipt
+    return judge(receipt)
 
 
-def _judge(receipt: Receipt) -> _Outcome:
+def judge(receipt: Receipt) -> Outcome:
+    """Say what a receipt means for a reply; one that is QUEUED is out."""
     reason = receipt.reason
     if receipt.status is not ReceiptStatus.DROPPED or reason is DropReason.DUPLICATE:
         return None, True

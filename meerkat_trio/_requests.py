@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, final
 import trio
 
 from ._exceptions import NotARequest, RequestAnswered, RequestDropped, RequestFailed
-from ._messages import Envelope
-from ._outbox import Outbox, Reply
+from ._messages import Envelope, ReceiptStatus
+from ._outbox import ATTEMPTS, Outbox, Reply, judge
 from ._policy import Backoff
 from ._reports import AbandonCause
 from .authority import CloseRequest, EnvelopeKind, OpenRequest, ReplySent, ResponseArrived, ResponseStatus
@@ -23,6 +23,7 @@ from .authority import CloseRequest, EnvelopeKind, OpenRequest, ReplySent, Respo
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from ._messages import Receipt
     from ._parts import SessionSettings
     from ._reports import SessionEnd
     from ._session_record import SessionRecord
@@ -148,7 +149,7 @@ class _Held:
 class Requests:
     """What one session has asked and been asked."""
 
-    __slots__ = ("_departing", "_held", "_host", "_pending", "given_up", "outbox")
+    __slots__ = ("_departing", "_held", "_host", "_kept", "_pending", "given_up", "outbox")
 
     given_up: int
     """Replies that have failed for good."""
@@ -159,6 +160,8 @@ class Requests:
         # By identity: a peer may use a correlation again as soon as it has its answer.
         self._held: dict[int, _Held] = {}
         self._departing: set[trio.CancelScope] = set()
+        # Out, and on record until their peers have them.
+        self._kept: set[Reply] = set()
         self.given_up = 0
         self.outbox: Outbox = self._make_outbox()
 
@@ -230,6 +233,9 @@ class Requests:
         for held in self._held.values():
             if held.message.recipient == comms.peer_id:
                 held.comms = comms
+        for reply in self._kept:
+            if reply.envelope.sender == comms.peer_id:
+                reply.comms, reply.attempts = comms, 0
         self.outbox.reroute(comms)
 
     # --- what the outbox tells ----------------------------------------------------------------------
@@ -264,20 +270,56 @@ class Requests:
         envelope = reply.envelope
         reply.is_over = True
         if problem is not None:
-            self.given_up += 1
-            _outbox_logger.warning(
-                "session %s: gave up the %s reply to %s for its request %s: %r",
-                self._host.state.session.session_id,
-                envelope.status and envelope.status.value,
-                envelope.recipient,
-                envelope.correlation,
-                problem,
-            )
-        if self._host.record is not None and envelope.status is not ResponseStatus.ACCEPTED:
-            self._host.record.note_reply_over(envelope, is_out=problem is None)
-        # A session that has ended has forgotten its requests, in the step in which it ended.
-        if envelope.status is not ResponseStatus.ACCEPTED and envelope.correlation and self._host.end is None:
+            self._give_up(envelope, problem)
+        record = self._host.record
+        if record is not None and envelope.status is not ResponseStatus.ACCEPTED:
+            receipt = reply.receipt
+            if problem is not None or receipt is None or receipt.status is not ReceiptStatus.QUEUED:
+                record.note_reply_over(envelope, is_out=problem is None)
+            elif self._host.is_over or self._host.end is not None:
+                record.note_reply_over(envelope, is_out=False)
+            else:
+                self._host.start_child(self._keep_until_settled, reply, receipt, record)
+        # A session that has ended has forgotten its requests, in the step in which it ended; and a request whose answer
+        # was out before may have been followed by another of the same correlation.
+        is_last = envelope.status is not ResponseStatus.ACCEPTED and not reply.is_again
+        if is_last and envelope.correlation and self._host.end is None:
             self._host.apply(ReplySent(envelope.recipient, envelope.correlation))
+
+    def _give_up(self, envelope: Envelope, problem: object) -> None:
+        self.given_up += 1
+        _outbox_logger.warning(
+            "session %s: gave up the %s reply to %s for its request %s: %r",
+            self._host.state.session.session_id,
+            envelope.status and envelope.status.value,
+            envelope.recipient,
+            envelope.correlation,
+            problem,
+        )
+
+    async def _keep_until_settled(self, reply: Reply, receipt: Receipt, record: SessionRecord) -> None:
+        """Keep a reply that the transport has accepted on record until its peer has it: a kill takes the transport too.
+
+        What it is refused for meanwhile counts as an attempt.
+        """
+        self._kept.add(reply)
+        try:
+            with self.until_end():
+                await receipt.wait()
+        finally:
+            self._kept.remove(reply)
+            problem, is_final = judge(receipt)
+            is_settled = receipt.status is not ReceiptStatus.QUEUED
+            is_last_try = is_final or reply.attempts >= ATTEMPTS or self.is_over or self._host.end is not None
+            if is_settled and not is_last_try:
+                reply.attempts += 1
+                reply.receipt = None
+                reply.is_again = True
+                self.outbox.put(reply)
+            else:
+                if problem is not None and not record.is_sealed:
+                    self._give_up(reply.envelope, problem)
+                record.note_reply_over(reply.envelope, is_out=is_settled and problem is None)
 
     # --- what this session asks ---------------------------------------------------------------------
 

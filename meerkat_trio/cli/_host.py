@@ -13,6 +13,7 @@ import trio
 
 from .._exceptions import JournalFailed, JournalRefused, MeerkatError
 from .._machine import open_machine
+from ..authority import SessionPhase
 from ..comms import SocketNetwork
 from ..journals import SqliteJournal
 from ._host_config import HostConfig, SessionConfig, read_config
@@ -40,8 +41,8 @@ def host(*, config: Path, verbose: bool) -> None:
     """Host the sessions of a configuration.
 
     Prints a line for each session once it listens, or has its home here. SIGTERM and SIGINT shut down: nothing more is
-    admitted, what is admitted is handled within the grace time, or remembered where there is a journal, and what is not
-    admitted stays with its senders. SIGUSR1 prints the statistics.
+    admitted, what is admitted is handled within the grace time or stays in the journal, and what is not admitted stays
+    with its senders. SIGUSR1 prints the statistics.
     """
     read = read_config(config)
     level = logging.INFO if verbose else logging.WARNING
@@ -126,16 +127,25 @@ class _Host:
         return await machine.register(config.name, config.handler or print_message, **config.options)  # type: ignore[arg-type]
 
     async def _shut_down(self, machine: MeerkatMachine) -> None:
-        """Admit nothing more; let what is admitted be handled and answered, unless it is remembered; then close."""
+        """Admit nothing more, let what is admitted be handled and answered, then close."""
         await machine.stop_drains()
-        if self._config.journal is not None:
-            return
         with trio.move_on_after(self._config.grace) as grace:
+            if self._config.journal is not None:
+                # Retired they would be for the next process too.
+                await _until_handled(machine)
+                return
             async with trio.open_nursery() as nursery:
                 for session in machine:
                     nursery.start_soon(_finish, session)
         if grace.cancelled_caught:
             _logger.warning("%d messages were not handled within the grace time", machine.statistics().queued)
+
+
+async def _until_handled(machine: MeerkatMachine) -> None:
+    async with machine.subscribe() as steps:
+        # One without a handler waits for the next process.
+        while any(session.statistics().queued for session in machine if session.phase is not SessionPhase.IDLE):
+            await anext(steps, None)
 
 
 async def _finish(session: Session) -> None:

@@ -113,6 +113,8 @@ def read_config(path: Path) -> HostConfig:
     if status is not None and not _is_private(status):
         host.refuse("status", "uds:///path, or tcp:// on a loopback address, is needed")
     journal = host.get("journal", str, None)
+    if journal is not None and "\0" in journal:
+        host.refuse("journal", "a path is needed")
     durability = host.get("durability", str, "full")
     if durability not in _DURABILITIES:
         host.refuse("durability", "full or normal is needed")

@@ -66,12 +66,12 @@ def check(file: Path) -> None:
 
     Exit status 1 if anything is wrong with it.
     """
-    problems = journals.check(file)
-    if not problems:
-        try:
-            problems = _unreadable(journals.read_entries(file))
-        except (JournalRefused, JournalFailed) as error:
-            problems = [error.why]
+    try:
+        problems = journals.check(file) or _unreadable(journals.read_entries(file))
+    except JournalRefused as error:
+        problems = [error.why]
+    except JournalFailed as error:
+        _refuse(error)
     for problem in problems:
         click.echo(f"{file}: {problem}")
     if problems:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["Carrier", "Correspondent", "Home"]
 
 _LANES: Final = (Lane.CONTROL, Lane.WORK)
+_MAY_COME_AGAIN: Final = {DropReason.EXPIRED, DropReason.NOT_RECORDED}
+"""What the other side does not remember: the same id may be sent to it again."""
 _STALE: Final = 1000
 """After so many milliseconds of waiting for room an envelope is given a new time of issue."""
 
@@ -205,6 +207,8 @@ class Correspondent:
     def answered(self, answer: Answer) -> None:
         """Settle what an answer is for; one that is not known is passed over."""
         if answer.status is not ReceiptStatus.QUEUED:
+            if answer.reason in _MAY_COME_AGAIN:
+                self._home.may_be_sent_again(answer.id)
             any(lane.answer(answer.id, answer.reason) for lane in self.lanes.values())
 
     def give_up(self) -> None:
@@ -219,6 +223,7 @@ class Correspondent:
         for lane in self.lanes.values():
             expired = [letter.envelope.id for letter in lane.accepted.values() if letter.issued_at < earliest]
             for message_id in expired:
+                self._home.may_be_sent_again(message_id)
                 lane.answer(message_id, DropReason.EXPIRED)
 
     # -- who carries it

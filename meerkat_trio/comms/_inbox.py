@@ -43,6 +43,7 @@ _CONTROL: Final = Lane.CONTROL
 _WORK: Final = Lane.WORK
 _CLOSED: Final = DropReason.CLOSED
 _DUPLICATE: Final = DropReason.DUPLICATE
+_NOT_RECORDED: Final = DropReason.NOT_RECORDED
 
 _Key: TypeAlias = str
 """The key of an envelope: a text, for what the collector need not track costs no pause."""
@@ -82,6 +83,8 @@ class InboxClaim:
             queue.popleft()
         else:
             lane.discard(entry)
+        if dropped is _NOT_RECORDED:
+            inbox.let_come_again(self.envelope)
         entry[1].settle(dropped)
         if lane.parked:
             lane.hand_over()
@@ -421,6 +424,11 @@ class Inbox:
 
     def _lane(self, envelope: Envelope) -> LaneQueue:
         return self._control if envelope.lane is _CONTROL else self._work
+
+    def let_come_again(self, envelope: Envelope) -> None:
+        """Take an envelope as if it had never come: it may be sent again. For claims."""
+        if self._seen is not None:
+            self._seen.pop(envelope.key, None)
 
     def _trim_window(self) -> None:
         while self._seen is not None and len(self._seen) > self._window:

@@ -96,7 +96,7 @@ def problems(connection: sqlite3.Connection, *, thorough: bool) -> Iterator[str]
             return
         for (line,) in connection.execute(f"PRAGMA {'integrity' if thorough else 'quick'}_check({_TOLD})"):
             if line != "ok":
-                yield f"damaged: {line}"
+                yield f"damaged: {' '.join(line.split())}"
         if version == VERSION:
             yield from _schema_problems(connection)
     except sqlite3.DatabaseError as error:

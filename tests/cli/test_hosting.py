@@ -27,7 +27,11 @@ def invoke(*args: str, stdin: str | None = None) -> Result:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory with the keys of alice and bob, who trust each other, and a configuration for bob."""
+    return furnished(tmp_path)
+
+
+def furnished(tmp_path: Path) -> Path:
+    """Return a directory with the keys of alice and bob, who trust each other, and a configuration for bob."""
     keys = {name: Identity.generate() for name in ("alice", "bob")}
     for name, identity in keys.items():
         (tmp_path / name).mkdir()

@@ -39,7 +39,10 @@ class Faults:
 class World:
     """One process: a machine around a journal, a network with a peer, and session "a" on it."""
 
-    def __init__(self, machine: MeerkatMachine, network: MemoryNetwork, peer: MemoryComms) -> None:
+    def __init__(
+        self, machine: MeerkatMachine, network: MemoryNetwork, peer: MemoryComms, journal: MemoryJournal
+    ) -> None:
+        self.journal = journal
         self.machine = machine
         self.network = network
         self.peer = peer
@@ -74,7 +77,7 @@ async def world(journal: MemoryJournal, handler: Handler | None = None, **option
     executors = (lambda _: handler) if handler else None
     with trio.fail_after(1000):
         async with open_machine(journal=journal, executors=executors, random=lambda: 0.0, **options) as machine:
-            yield World(machine, network, peer)
+            yield World(machine, network, peer, journal)
 
 
 async def nothing(run: SessionRun) -> None:

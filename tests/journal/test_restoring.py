@@ -16,9 +16,11 @@ from meerkat_trio import (
     DropReason,
     EnvelopeKind,
     JournalRefused,
+    MemoryComms,
     ReceiptStatus,
     RememberedError,
     ResponseStatus,
+    Session,
     SessionEnded,
     SessionExists,
     SessionMoved,
@@ -33,7 +35,7 @@ from meerkat_trio.abc import Change, Entry
 from meerkat_trio.testing import MemoryJournal, WriteFault
 
 from ..authority.cast import ALICE, BOB, EVE
-from .rig import Faults, never, nothing, world
+from .rig import Faults, World, never, nothing, world
 
 settle = trio.testing.wait_all_tasks_blocked
 Clock = trio.testing.MockClock
@@ -293,6 +295,69 @@ async def test_a_request_is_answered_by_the_next_process_once_its_transport_is_t
         session = await after.session()
         assert session.statistics().replies_waiting == 0
         assert not session._tasks.state.requests.inbound
+
+
+async def ask(process: World, session: Session) -> None:
+    receipt = await process.send(session, "question", kind=EnvelopeKind.REQUEST, intent="ask", correlation="c")
+    assert await receipt.wait() is ReceiptStatus.ADMITTED
+
+
+async def answer(run: SessionRun) -> None:
+    await run.reply(ResponseStatus.COMPLETED)
+
+
+async def test_an_answer_stays_on_record_until_its_peer_has_it(autojump_clock: Clock) -> None:
+    async with world(MemoryJournal()) as before:
+        session = await before.session(answer)
+        await ask(before, session)
+        # It is in the transport now, and would die with that.
+        found = await kill(before.journal)
+        with await before.peer.claim() as claim:
+            answered = claim.envelope.id
+            claim.commit()
+        done = await kill(before.journal)
+    async with world(found, never) as after:
+        await after.session()
+        with await after.peer.claim() as claim:
+            assert (claim.envelope.correlation, claim.envelope.id) == ("c", answered)
+            claim.commit()
+    async with world(done, never) as after:
+        await after.session()
+        await settle()
+        with pytest.raises(trio.WouldBlock):
+            after.peer.claim_nowait()
+
+
+@pytest.mark.parametrize("rebound", [False, True])
+async def test_an_answer_that_its_transport_has_given_up_is_sent_again(autojump_clock: Clock, rebound: bool) -> None:
+    async with world(MemoryJournal()) as process:
+        session = await process.session(answer)
+        await ask(process, session)
+        await settle()
+        if rebound:
+            await session.attach_ingress(await process.comms())
+        await process.peer.aclose()
+        again = MemoryComms(process.network, "peer")
+        with await again.claim() as claim:
+            assert claim.envelope.correlation == "c"
+            claim.commit()
+        await settle()
+        assert "reply" not in {entry.kind for entry in (await process.journal.restore())["a"]}
+
+
+async def test_an_answer_that_nobody_has_is_kept_at_the_end_of_the_process_and_not_of_the_session(
+    autojump_clock: Clock,
+) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        await ask(before, await before.session(answer))
+        await settle()
+    assert "reply" in {entry.kind for entry in (await journal.restore())["a"]}
+    async with world(journal) as after:
+        session = await after.session()
+        await settle()
+        await session.stop()
+    assert "reply" not in {entry.kind for entry in (await journal.restore())["a"]}
 
 
 async def test_a_request_that_was_answered_is_not_answered_again_when_its_handler_runs_anew(

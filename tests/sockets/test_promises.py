@@ -235,6 +235,9 @@ async def test_what_nobody_takes_within_its_time_is_expired(autojump_clock: Mock
         wall[0] += 1.0
         await receipt.wait()
         assert receipt.reason is DropReason.EXPIRED
+        # With the same id, for whether the other side has had it is not known.
+        it.send("old")
+        assert it.receipts[-1].status is ReceiptStatus.QUEUED
 
 
 async def test_who_waits_for_room_at_a_peer_that_is_not_found_is_told(autojump_clock: MockClock) -> None:
