@@ -382,7 +382,7 @@ class MeerkatMachine:
         remembered, options = memory.remembered, memory.options
         session_id = remembered.session_id
         self._floors[session_id] = remembered.counters
-        if remembered.ending not in {None, Ending.STOP}:
+        if memory.is_forgotten:
             return
         settings = self._make_settings(
             work_queue=options.work_queue,

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ._messages import Envelope
     from ._parts import SessionSettings
     from .abc import Change
-    from .authority import AdmissionClass, DropReason, RequestsRegion, SessionId, SessionState, Step
+    from .authority import AdmissionClass, DropReason, Remembered, RequestsRegion, SessionId, SessionState, Step
 
 __all__ = ["REMEMBERED_IDS", "SessionRecord"]
 
@@ -165,7 +165,12 @@ class SessionRecord:
     def note_step(self, step: Step) -> None:
         """Record what a step has changed and is to be remembered."""
         before, after = step.before, step.after
-        if after is before or self.is_sealed or isinstance(step.input, authority.Restore):
+        if after is before or self.is_sealed:
+            return
+        if isinstance(step.input, authority.Restore) and (
+            after.session.ended is None or _is_bare(step.input.remembered)
+        ):
+            # It is on record. One whose end was cut short ends in this very step, which is not.
             return
         ended = after.session.ended
         if ended not in {before.session.ended, None, Ending.STOP}:
@@ -333,6 +338,11 @@ class SessionRecord:
         self._put(INPUT, key, b"")
         if forgotten is not None:
             self._delete(INPUT, forgotten)
+
+
+def _is_bare(was: Remembered) -> bool:
+    """Say whether nothing is remembered of a session but its end and its counters."""
+    return was == authority.Remembered(session_id=was.session_id, ending=was.ending, counters=was.counters)
 
 
 def _is_another(before: SessionState, after: SessionState) -> bool:

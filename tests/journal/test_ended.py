@@ -1,0 +1,80 @@
+"""What is left in the journal of a session that has ended, and of one whose end was cut short."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from meerkat_trio import (
+    Session,
+    SessionPhase,
+    SessionRun,
+    TransitionRejected,
+    Unbound,
+)
+from meerkat_trio.testing import MemoryJournal
+
+from ..authority.cast import ALICE, EVE
+from .rig import never, world
+
+settle = trio.testing.wait_all_tasks_blocked
+
+
+Clock = trio.testing.MockClock
+
+
+@pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
+async def test_a_session_whose_end_was_cut_short_leaves_nothing_to_the_next_of_its_id(
+    autojump_clock: Clock, end: Callable[[Session], Awaitable[object]]
+) -> None:
+    journal, handled = MemoryJournal(), []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async with world(journal) as before:
+        session = await before.session(never)
+        await session.add_direct_peer(ALICE)
+        for body in ("running", "queued"):
+            await (await before.send(session, body)).wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end, session)
+            await settle()
+            found = journal.rise()
+            nursery.cancel_scope.cancel()
+    async with world(found, handler) as after:
+        assert "a" not in after.machine
+        await after.machine.register("a", handler)
+    async with world(found, handler) as last:
+        await settle()
+        assert handled == []
+        assert last.machine["a"].peers == ()
+
+
+async def test_who_was_trusted_before_a_stop_that_was_cut_short_is_not_trusted_after_the_revival(
+    autojump_clock: Clock,
+) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.session(never)
+        await session.add_direct_peer(ALICE)
+        session.bind_supervisor(EVE, epoch=3)
+        await session.wait_supervisor_settled()
+        await (await before.send(session, "running")).wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.stop)
+            await settle()
+            found = journal.rise()
+            nursery.cancel_scope.cancel()
+    async with world(found) as after:
+        assert after.machine["a"].phase is SessionPhase.STOPPED
+        session = await after.machine.register("a")
+        assert (session.peers, session.supervisor) == ((), Unbound())
+    async with world(found) as last:
+        assert last.machine["a"].phase is SessionPhase.IDLE
+        assert (last.machine["a"].peers, last.machine["a"].supervisor) == ((), Unbound())
+        with pytest.raises(TransitionRejected):
+            last.machine["a"].bind_supervisor(EVE, epoch=3)
