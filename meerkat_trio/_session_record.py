@@ -350,6 +350,7 @@ def _is_another(before: SessionState, after: SessionState) -> bool:
     retired = authority.SessionPhase.RETIRED
     return (
         was.ending is not now.ending
+        or was.ended is not now.ended
         or was.silent_intents is not now.silent_intents
         or (was.phase is retired) is not (now.phase is retired)
         or before.drain.generation != after.drain.generation

@@ -18,12 +18,16 @@ from meerkat_trio import (
 from meerkat_trio.testing import MemoryJournal
 
 from ..authority.cast import ALICE, EVE
-from .rig import never, world
+from .rig import never, nothing, world
 
 settle = trio.testing.wait_all_tasks_blocked
 
 
 Clock = trio.testing.MockClock
+
+
+async def kinds(journal: MemoryJournal) -> list[str]:
+    return [entry.kind for entry in (await journal.restore()).get("a", ())]
 
 
 @pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
@@ -78,3 +82,22 @@ async def test_who_was_trusted_before_a_stop_that_was_cut_short_is_not_trusted_a
         assert (last.machine["a"].peers, last.machine["a"].supervisor) == ((), Unbound())
         with pytest.raises(TransitionRejected):
             last.machine["a"].bind_supervisor(EVE, epoch=3)
+
+
+@pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
+async def test_of_a_session_that_was_served_and_has_ended_the_counters_are_left(
+    autojump_clock: Clock, end: Callable[[Session], Awaitable[object]]
+) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.session(nothing)
+        await (await before.send(session, "one")).wait()
+        session.bind_supervisor(EVE, epoch=3)
+        await session.wait_supervisor_settled()
+        await end(session)
+    assert await kinds(journal) == ["session", "supervisor", "peers"]
+    async with world(journal) as after:
+        assert "a" not in after.machine
+        session = await after.machine.register("a")
+        with pytest.raises(TransitionRejected):
+            session.bind_supervisor(EVE, epoch=3)
