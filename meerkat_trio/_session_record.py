@@ -34,6 +34,7 @@ from ._entries import (
     encode_supervisor,
 )
 from ._exceptions import SessionMoved
+from ._messages import LOCAL_PEER_ID
 from ._reports import AbandonCause, Abandoned
 from .abc import Delete, Entry, Forget
 from .authority import Ending
@@ -88,8 +89,8 @@ class SessionRecord:
         self._writer = writer
         self._position = 1
         self._last: trio.Event | None = None
-        # By key: what is recorded and not admitted yet.
-        self._asked: dict[str, tuple[Admission, bytes]] = {}
+        # By key: what is recorded and not admitted yet, and whether `deliver` has it, not a drain.
+        self._asked: dict[str, tuple[Admission, bytes, bool]] = {}
         # By the identity of the envelope: under which key, and as which bytes, a message is recorded.
         self._unfinished: dict[int, tuple[str, bytes]] = {}
         self._keys: set[str] = set()
@@ -230,7 +231,8 @@ class SessionRecord:
             except WireRefused as refused:
                 return refused.reason
             entry = Entry(MESSAGE, envelope.key, self._next_position(), value)
-            asked = self._asked[envelope.key] = self._writer.ask(self._session_id, entry), value
+            is_local = envelope.recipient == LOCAL_PEER_ID
+            asked = self._asked[envelope.key] = self._writer.ask(self._session_id, entry), value, is_local
         await asked[0].wait()
         if self.is_moved:
             raise SessionMoved(self._session_id)
@@ -244,10 +246,11 @@ class SessionRecord:
         if self._asked.pop(key, None) is not None:
             self._delete(MESSAGE, key)
 
-    def withdraw_all(self) -> None:
-        """Forget what was recorded and not admitted: nobody is about to admit it any more."""
-        for key in tuple(self._asked):
-            self.withdraw(key)
+    def withdraw_claimed(self) -> None:
+        """Forget what a drain had recorded and not admitted: it has ended, and admits nothing any more."""
+        for key, (_, _, is_local) in tuple(self._asked.items()):
+            if not is_local:
+                self.withdraw(key)
 
     def admit(self, envelope: Envelope, admission: AdmissionClass) -> None:
         """Note that a message is admitted; one that was not recorded before is now, and waits for nobody."""
@@ -302,7 +305,13 @@ class SessionRecord:
             self._delete(ABANDONED, str(self._abandoned.popleft()))
 
     def note_ended(self) -> None:
-        """Record that nothing of the session is unfinished any more, unless only its process ends."""
+        """Record that nothing of the session is unfinished any more, unless only its process ends.
+
+        What was not admitted is forgotten in any case.
+        """
+        # Nobody is about to admit these any more; the writer may be gone before whoever waits can say so.
+        for key in tuple(self._asked):
+            self.withdraw(key)
         if not self.is_sealed:
             for key, _ in self._unfinished.values():
                 self._delete(MESSAGE, key)

@@ -222,7 +222,7 @@ class SessionTasks(Admission):
             case authority.DrainEnded(exit=drain_exit):
                 self.drain.end()
                 if self.record is not None:
-                    self.record.withdraw_all()
+                    self.record.withdraw_claimed()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
                 self.drain.schedule_respawn(generation)

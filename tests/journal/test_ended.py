@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from meerkat_trio import (
+    DeliveryRefused,
     Session,
     SessionPhase,
     SessionRun,
@@ -82,6 +83,55 @@ async def test_who_was_trusted_before_a_stop_that_was_cut_short_is_not_trusted_a
         assert (last.machine["a"].peers, last.machine["a"].supervisor) == ((), Unbound())
         with pytest.raises(TransitionRejected):
             last.machine["a"].bind_supervisor(EVE, epoch=3)
+
+
+async def test_what_is_delivered_while_a_drain_stops_is_durable_when_the_call_returns(autojump_clock: Clock) -> None:
+    journal, handled = MemoryJournal(seconds=1.0), []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    found: list[MemoryJournal] = []
+
+    async def deliver(session: Session) -> None:
+        await session.deliver("mail")
+        found.append(journal.rise())
+
+    async with world(journal) as before:
+        session = await before.session()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(deliver, session)
+            await trio.sleep(0.01)
+            await session.stop_drain()
+    async with world(found[0], handler):
+        await trio.sleep(5)
+        assert handled == ["mail"]
+
+
+async def test_what_a_closing_machine_has_not_let_in_is_not_let_in_by_the_next(autojump_clock: Clock) -> None:
+    journal, handled = MemoryJournal(seconds=1.0), []
+    said: list[str] = []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async with trio.open_nursery() as nursery:
+
+        async def deliver() -> None:
+            try:
+                await session.deliver("mail")
+                said.append("delivered")
+            except (trio.ClosedResourceError, DeliveryRefused) as error:
+                said.append(type(error).__name__)
+
+        async with world(journal) as before:
+            session = await before.machine.register("a")
+            nursery.start_soon(deliver)
+            await trio.sleep(0.5)
+    assert said == ["ClosedResourceError"]
+    async with world(journal, handler):
+        await trio.sleep(5)
+        assert handled == []
 
 
 @pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
