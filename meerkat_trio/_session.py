@@ -240,6 +240,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
                 if not tasks.has_room():
                     raise trio.WouldBlock
                 await self._record(envelope)
+                self._require_admission(envelope, waiting=True)
                 if not tasks.has_room():
                     raise trio.WouldBlock
                 tasks.offer_secured(envelope, AdmissionTrust.LOCAL)

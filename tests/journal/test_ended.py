@@ -11,6 +11,7 @@ import trio.testing
 from meerkat_trio import (
     DeliveryRefused,
     Session,
+    SessionEnded,
     SessionPhase,
     SessionRun,
     TransitionRejected,
@@ -106,6 +107,31 @@ async def test_what_is_delivered_while_a_drain_stops_is_durable_when_the_call_re
     async with world(found[0], handler):
         await trio.sleep(5)
         assert handled == ["mail"]
+
+
+@pytest.mark.parametrize("meanwhile", [Session.stop, Session.retire], ids=["stop", "retire"])
+async def test_a_handler_that_delivers_to_a_session_that_takes_nothing_any_more_is_told(
+    autojump_clock: Clock, meanwhile: Callable[[Session], Awaitable[object]]
+) -> None:
+    journal = MemoryJournal(seconds=1.0)
+    said: list[str] = []
+
+    async def handler(run: SessionRun) -> None:
+        try:
+            await run.session.deliver("more")
+            said.append("delivered")
+        except (SessionEnded, TransitionRejected) as error:
+            said.append(type(error).__name__)
+
+    async with world(journal) as before:
+        session = await before.machine.register("a")
+        await session.deliver("first")
+        await session.attach_executor(handler)
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(0.5)
+            nursery.start_soon(meanwhile, session)
+    assert said
+    assert said != ["delivered"]
 
 
 async def test_what_a_closing_machine_has_not_let_in_is_not_let_in_by_the_next(autojump_clock: Clock) -> None:
