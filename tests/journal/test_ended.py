@@ -177,3 +177,32 @@ async def test_of_a_session_that_was_served_and_has_ended_the_counters_are_left(
         session = await after.machine.register("a")
         with pytest.raises(TransitionRejected):
             session.bind_supervisor(EVE, epoch=3)
+
+
+async def test_a_delivery_that_is_refused_after_all_is_not_handled_by_the_next_process(autojump_clock: Clock) -> None:
+    journal, handled = MemoryJournal(seconds=1.0), []
+    said: list[MemoryJournal] = []
+    gate = trio.Event()
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async def delivering(run: SessionRun) -> None:
+        await gate.wait()
+        try:
+            await run.session.deliver("more")
+        except trio.WouldBlock:
+            said.append(journal.rise())
+        await trio.sleep_forever()
+
+    async with world(journal) as before:
+        session = await before.session(delivering, work_queue=2)
+        await (await before.send(session, "one")).wait()
+        await before.send(session, "two")
+        await trio.sleep(0.5)
+        # The place that is free when the handler looks is taken while its message is being recorded.
+        gate.set()
+        await trio.sleep(10)
+    async with world(said[0], handler):
+        await trio.sleep(5)
+        assert handled == ["one", "two"]
