@@ -225,13 +225,20 @@ def encode_abandoned(message: bytes, abandoned: Abandoned) -> bytes:
 
     Its body may have been changed since then, by its handler.
     """
-    error = None if abandoned.error is None else _text(repr(abandoned.error)[:_ERROR_LIMIT])
+    error = None if abandoned.error is None else _shown(abandoned.error)
     return encode_record([message, abandoned.cause.value, abandoned.attempts, error])
 
 
 def encode_request(addressee: PeerId, status: RequestStatus) -> bytes:
     """Encode a request of the session's own that has no answer yet."""
     return encode_record([str(addressee), status.value])
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return _text(repr(error)[:_ERROR_LIMIT])
+    except Exception:  # noqa: BLE001 - whatever an application's error raises when it is shown
+        return f"<{type(error).__name__}, which cannot be shown>"
 
 
 def _text(text: str) -> str:

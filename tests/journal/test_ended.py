@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -132,6 +133,30 @@ async def test_a_handler_that_delivers_to_a_session_that_takes_nothing_any_more_
             nursery.start_soon(meanwhile, session)
     assert said
     assert said != ["delivered"]
+
+
+async def test_an_error_that_cannot_even_be_shown_does_not_keep_its_message_from_being_given_up(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The log would show it too.
+    monkeypatch.setattr(logging.getLogger("meerkat_trio.executor"), "disabled", True)
+
+    class Mute(Exception):
+        def __repr__(self) -> str:
+            raise OSError("nothing to see")
+
+    async def failing(run: SessionRun) -> None:
+        raise Mute
+
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.session(failing, max_attempts=1)
+        await (await before.send(session, "one")).wait()
+        await settle()
+        assert session.phase is SessionPhase.ATTACHED
+    async with world(journal) as after:
+        (abandoned,) = after.machine["a"].abandoned
+        assert abandoned.message.body == "one"
 
 
 async def test_what_a_closing_machine_has_not_let_in_is_not_let_in_by_the_next(autojump_clock: Clock) -> None:
