@@ -144,7 +144,8 @@ class MeerkatMachine:
             outbox: replies that wait for one peer, at the most; 1 or more.
 
         Raises:
-            SessionExists: the id is registered and was not stopped.
+            SessionExists: the id is registered and was not stopped; or another machine goes on with it, and it is here
+                until it is released.
             trio.ClosedResourceError: the machine is closed.
             TypeError, ValueError: an argument is of no use.
 
@@ -213,7 +214,7 @@ class MeerkatMachine:
             tasks = self._make_tasks(session_id, settings)
             if tasks.record is not None:
                 tasks.record.set_options(settings)
-        elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
+        elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP or tasks.is_leaving:
             raise SessionExists(session_id)
         else:
             tasks.resettle(settings)

@@ -149,6 +149,11 @@ class SessionTasks(Admission):
         return self.is_over or self.state.session.ended is not None
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether another process goes on with the session."""
+        return self.record is not None and self.record.is_sealed
+
+    @property
     def is_recorded(self) -> bool:
         """Whether a journal is kept."""
         return self.record is not None

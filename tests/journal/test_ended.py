@@ -13,6 +13,7 @@ from meerkat_trio import (
     DeliveryRefused,
     Session,
     SessionEnded,
+    SessionExists,
     SessionPhase,
     SessionRun,
     TransitionRejected,
@@ -157,6 +158,20 @@ async def test_an_error_that_cannot_even_be_shown_does_not_keep_its_message_from
     async with world(journal) as after:
         (abandoned,) = after.machine["a"].abandoned
         assert abandoned.message.body == "one"
+
+
+async def test_a_session_that_is_being_released_is_not_revived(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.session(never)
+        await (await before.send(session, "running")).wait()
+        await settle()
+        with trio.move_on_after(0.1):
+            await before.machine.release("a")
+        await trio.sleep(10)
+        with pytest.raises(SessionExists):
+            await before.machine.register("a", nothing)
+        await before.machine.release("a")
 
 
 async def test_what_a_closing_machine_has_not_let_in_is_not_let_in_by_the_next(autojump_clock: Clock) -> None:
