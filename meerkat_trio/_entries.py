@@ -80,6 +80,7 @@ REQUEST: Final = "request"
 _DEPTH: Final = 8
 _ERROR_LIMIT: Final = 1000
 """Characters of an error that are kept."""
+_TAGGED: Final = 1 << 64
 _REQUEST_CLASSES: Final = frozenset(
     {AdmissionClass.ACTIONABLE_REQUEST, AdmissionClass.SILENT_REQUEST, AdmissionClass.BRIDGE_COMMAND}
 )
@@ -160,9 +161,12 @@ def encode_session(state: SessionState, options: SessionOptions) -> bytes:
         [
             None if was.ending is None else was.ending.value,
             was.retired,
-            sorted(was.silent_intents),
+            sorted(map(_text, was.silent_intents)),
             was.counters.generation,
-            [options.work_queue, options.max_attempts, options.abandoned_limit, options.outbox],
+            [
+                _number(count)
+                for count in (options.work_queue, options.max_attempts, options.abandoned_limit, options.outbox)
+            ],
             [backoff.first, backoff.factor, backoff.limit, backoff.jitter],
         ]
     )
@@ -175,9 +179,12 @@ def encode_supervisor(region: SupervisorRegion) -> bytes:
         [
             _bound_out(binding) if isinstance(binding, Bound) else None,
             None if region.previous is None else _bound_out(region.previous),
-            None if revoked is None else [str(revoked[0]), revoked[1]],
-            region.epoch_floor,
-            [[kind.value, str(peer), epoch, tried] for (kind, peer, epoch), tried in region.obligations.items()],
+            None if revoked is None else [str(revoked[0]), _number(revoked[1])],
+            _number(region.epoch_floor),
+            [
+                [kind.value, str(peer), _number(epoch), tried]
+                for (kind, peer, epoch), tried in region.obligations.items()
+            ],
             region.token_hash,
         ]
     )
@@ -191,7 +198,7 @@ def encode_peers(region: PeersRegion) -> bytes:
             None if local is None else _endpoint_out(local),
             [_endpoint_out(endpoint) for endpoint in region.direct.values()],
             [_endpoint_out(endpoint) for endpoint in region.overlay.values()],
-            region.overlay_epoch,
+            _number(region.overlay_epoch),
             region.projection_epoch,
         ]
     )
@@ -245,6 +252,11 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def _number(number: int) -> int | str:
+    # What has more bits is a tag in CBOR, and tags are refused.
+    return number if number < _TAGGED else hex(number)
+
+
 def _envelope_out(envelope: Envelope) -> list[Any]:
     return [str(envelope.sender), str(envelope.recipient), encode_envelope(envelope, 0)]
 
@@ -254,7 +266,7 @@ def _endpoint_out(endpoint: PeerEndpoint | Bound) -> list[Any]:
 
 
 def _bound_out(bound: Bound) -> list[Any]:
-    return [*_endpoint_out(bound), bound.epoch]
+    return [*_endpoint_out(bound), _number(bound.epoch)]
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -416,7 +428,7 @@ def _endpoint_in(name: Any, peer_id: Any, address: Any, signing_key: Any) -> Pee
 
 def _bound_in(value: Any) -> Bound:
     name, peer_id, address, signing_key, epoch = value
-    return Bound(name=name, peer_id=peer_id, address=address, signing_key=signing_key, epoch=epoch)
+    return Bound(name=name, peer_id=peer_id, address=address, signing_key=signing_key, epoch=_count(epoch, 1))
 
 
 def _list(value: bytes) -> list[Any]:
@@ -427,6 +439,8 @@ def _list(value: bytes) -> list[Any]:
 
 
 def _count(value: Any, least: int = 0) -> int:
+    if type(value) is str:
+        value = int(value, 16)
     if type(value) is not int or value < least:
         raise ValueError(f"a number from {least} up is needed, not {value!r}")
     return value

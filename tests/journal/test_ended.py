@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,6 +11,8 @@ import trio
 import trio.testing
 
 from meerkat_trio import (
+    Backoff,
+    Bound,
     DeliveryRefused,
     Session,
     SessionEnded,
@@ -198,6 +201,28 @@ async def test_what_a_closing_machine_has_not_let_in_is_not_let_in_by_the_next(a
     async with world(journal, handler):
         await trio.sleep(5)
         assert handled == []
+
+
+async def test_intents_that_are_no_unicode_and_large_numbers_are_kept_as_well_as_they_can_be(
+    autojump_clock: Clock,
+) -> None:
+    journal = MemoryJournal()
+    backoff = Backoff(limit=math.inf)
+    async with world(journal) as before:
+        session = await before.machine.register("a", work_queue=1 << 70, retry_backoff=backoff)
+        await session.set_silent_intents({"hush", "\ud800"})
+        session.bind_supervisor(EVE, epoch=1 << 70)
+        session.authorize_supervisor(ALICE, epoch=1 << 71)
+        await session.apply_mob_overlay(1 << 72, [ALICE])
+    async with world(journal) as after:
+        session = after.machine["a"]
+        assert session._tasks.settings.work_queue == 1 << 70
+        assert session._tasks.settings.retry_backoff == backoff
+        assert "hush" in session._tasks.state.session.silent_intents
+        assert isinstance(session.supervisor, Bound)
+        assert session.supervisor.epoch == 1 << 71
+        with pytest.raises(TransitionRejected):
+            await session.apply_mob_overlay(1 << 72, [])
 
 
 @pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
