@@ -153,6 +153,9 @@ class MeerkatMachine:
         cancelled while that is being written has registered it.
         """
         require_text("session_id", session_id)
+        if self._journal is not None and not _is_unicode(session_id):
+            # Nothing could be written any more, of any session.
+            raise ValueError(f"session_id: no journal can keep {session_id!r}")
         if executor is not None:
             require_callable(executor)
         for name, bound in (
@@ -627,6 +630,14 @@ def _as_function(
     if not callable(executors):
         raise TypeError(f"executors: handlers by session id, or a function, are needed, not {executors!r}")
     return executors
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_grace(seconds: object) -> bool:

@@ -225,6 +225,13 @@ async def test_intents_that_are_no_unicode_and_large_numbers_are_kept_as_well_as
             await session.apply_mob_overlay(1 << 72, [])
 
 
+async def test_a_session_id_that_no_journal_can_keep_is_refused(autojump_clock: Clock) -> None:
+    async with world(MemoryJournal()) as before:
+        with pytest.raises(ValueError, match="session_id"):
+            await before.machine.register("\ud800")
+        assert len(before.machine) == 0
+
+
 @pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
 async def test_of_a_session_that_was_served_and_has_ended_the_counters_are_left(
     autojump_clock: Clock, end: Callable[[Session], Awaitable[object]]
