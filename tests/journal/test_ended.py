@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import pytest
 import trio
@@ -14,6 +14,7 @@ from meerkat_trio import (
     Backoff,
     Bound,
     DeliveryRefused,
+    JournalFailed,
     Session,
     SessionEnded,
     SessionExists,
@@ -22,6 +23,7 @@ from meerkat_trio import (
     TransitionRejected,
     Unbound,
 )
+from meerkat_trio.abc import Change
 from meerkat_trio.testing import MemoryJournal
 
 from ..authority.cast import ALICE, EVE
@@ -230,6 +232,37 @@ async def test_a_session_id_that_no_journal_can_keep_is_refused(autojump_clock: 
         with pytest.raises(ValueError, match="session_id"):
             await before.machine.register("\ud800")
         assert len(before.machine) == 0
+
+
+class Broken(MemoryJournal):
+    """Raises what no journal may raise."""
+
+    async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
+        await trio.lowlevel.checkpoint()
+        if self.writes:
+            raise KeyboardInterrupt
+        return await super().append(changes)
+
+
+async def test_nobody_is_told_that_it_is_written_by_a_journal_that_breaks(autojump_clock: Clock) -> None:
+    said: list[str] = []
+
+    async def change(session: Session) -> None:
+        # Out of the machine's reach: what it says when it goes down is heard here.
+        with trio.CancelScope(shield=True):
+            try:
+                await session.set_silent_intents({"hush"})
+                said.append("done")
+            except JournalFailed:
+                said.append("failed")
+
+    with pytest.raises(BaseException) as broken:
+        async with trio.open_nursery() as nursery, world(Broken()) as before:
+            session = await before.machine.register("a")
+            nursery.start_soon(change, session)
+            await trio.sleep_forever()
+    assert broken.group_contains(KeyboardInterrupt)
+    assert said == ["failed"]
 
 
 @pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
