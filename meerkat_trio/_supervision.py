@@ -442,9 +442,8 @@ class Supervision:
         """
         for message, answer, watch in self._open.values():
             self._host.waiters.forget(watch)
-            found = answer()
-            if found is not None or not goes_on:
-                self._due.append((message, found or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
+            if not goes_on:
+                self._due.append((message, answer() or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
         self._open.clear()
         self._settle_due()
 
