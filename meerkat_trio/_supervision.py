@@ -43,6 +43,7 @@ from ._messages import Envelope, TrustSource
 from ._rate import RateLimit
 from ._trust_task import is_final
 from .authority import Bound, DropReason, ObligationKind, ResponseStatus
+from .comms._exceptions import WireRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -249,9 +250,13 @@ class Supervision:
             return {"result": "deduplicated"}
         if not self._host.has_room():
             return _refused(DropReason.INBOX_FULL)
-        verdict = self._host.offer(
-            Envelope(id=command.input_id, sender=message.sender, recipient=message.recipient, body=command.content)
-        )
+        try:
+            verdict = self._host.offer(
+                Envelope(id=command.input_id, sender=message.sender, recipient=message.recipient, body=command.content)
+            )
+        except WireRefused as refused:
+            # Its id is a longer one than a message can have that is kept.
+            return _refused(refused.reason)
         if isinstance(verdict, DropReason):
             return _refused(verdict)
         self._inputs[key] = None

@@ -11,12 +11,14 @@ from meerkat_trio import (
     BindMember,
     Bound,
     BridgeCommand,
+    DeliverMemberInput,
     EnvelopeKind,
     MemoryComms,
     PeerEndpoint,
     Receipt,
     ReceiptStatus,
     ResponseStatus,
+    Session,
     TrustSource,
 )
 from meerkat_trio.authority import BRIDGE_INTENT
@@ -83,3 +85,26 @@ async def test_a_binding_that_outlives_its_process_is_not_answered_as_one_that_f
         assert isinstance(session.supervisor, Bound)
         ((_, status, body),) = answers(after)
         assert status is ResponseStatus.COMPLETED, body
+
+
+async def supervised(rig: World) -> Session:
+    session = await rig.session()
+    session.bind_supervisor(rig.peer.endpoint(), epoch=1)
+    await session.wait_supervisor_settled()
+    return session
+
+
+async def test_an_input_whose_id_no_journal_can_keep_is_rejected(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await supervised(before)
+        receipt = await tell(before, DeliverMemberInput(epoch=1, input_id="x" * 300, content="hello"), "long")
+        assert await receipt.wait() is ReceiptStatus.ADMITTED
+        await settle()
+        assert session.drain.generation == 1
+        ((_, status, body),) = answers(before)
+        assert (status, body["result"]) == (ResponseStatus.COMPLETED, "rejected")
+    async with world(journal) as after:
+        session = await after.session()
+        await settle()
+        assert session.end is None
