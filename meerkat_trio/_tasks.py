@@ -570,6 +570,9 @@ class SessionTasks(Admission):
 
         A task of its own, without a checkpoint: the step that has started the drain comes first.
         """
+        if self.state.session.ending is not None:
+            # They are answered with its end, or by the process that goes on with it.
+            return
         commands, self.resumed_commands = self.resumed_commands, ()
         try:
             for command, _ in commands:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -13,12 +14,14 @@ from meerkat_trio import (
     BridgeCommand,
     DeliverMemberInput,
     EnvelopeKind,
+    MeerkatError,
     MemoryComms,
     PeerEndpoint,
     Receipt,
     ReceiptStatus,
     ResponseStatus,
     Session,
+    SessionRun,
     TrustSource,
 )
 from meerkat_trio.authority import BRIDGE_INTENT
@@ -108,3 +111,45 @@ async def test_an_input_whose_id_no_journal_can_keep_is_rejected(autojump_clock:
         session = await after.session()
         await settle()
         assert session.end is None
+
+
+async def test_an_input_that_is_taken_up_again_while_the_session_stops_is_not_accepted(autojump_clock: Clock) -> None:
+    journal, handled = MemoryJournal(), []
+
+    async def handler(run: SessionRun) -> None:
+        handled.append(run.message.body)
+
+    async with world(journal) as before:
+        session = await supervised(before)
+        await session.stop_drain()
+        envelope = before.envelope(
+            DeliverMemberInput(epoch=1, input_id="x", content="hello").params(),
+            kind=EnvelopeKind.REQUEST,
+            id="input",
+            intent=BRIDGE_INTENT,
+            correlation="about it",
+        )
+        # As it is on record if the process dies right after the write, before it was admitted.
+        assert await session._tasks.secure(envelope) is None
+        found = journal.rise()
+    async with world(found, handler) as after:
+        session = after.machine["a"]
+        comms = await after.comms()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attach_quietly, session, comms)
+            while session._tasks.state.drain.generation == 1:
+                await trio.lowlevel.checkpoint()
+            session._tasks.begin_leave()
+        await trio.sleep(10)
+        heard = answers(after)
+    async with world(found, handler) as last:
+        await last.session()
+        await settle()
+        heard += answers(last)
+    assert [body["result"] for _, _, body in heard] == ["accepted"]
+    assert handled == ["hello"]
+
+
+async def attach_quietly(session: Session, comms: MemoryComms) -> None:
+    with suppress(MeerkatError):
+        await session.attach_ingress(comms)
