@@ -273,7 +273,10 @@ class SessionRecord:
 
     def note_done(self, envelope: Envelope) -> None:
         """Record that a message is done with."""
-        known = self._unfinished.pop(id(envelope), None)
+        self._note_done(id(envelope))
+
+    def _note_done(self, identity: int) -> None:
+        known = self._unfinished.pop(identity, None)
         if known is None:
             return
         key = known[0]
@@ -313,9 +316,8 @@ class SessionRecord:
         for key in tuple(self._asked):
             self.withdraw(key)
         if not self.is_sealed:
-            for key, _ in self._unfinished.values():
-                self._delete(MESSAGE, key)
-            self._unfinished.clear()
+            for identity in tuple(self._unfinished):
+                self._note_done(identity)
 
     # --- requests and inputs ------------------------------------------------------------------------
 

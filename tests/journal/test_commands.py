@@ -23,10 +23,12 @@ from meerkat_trio import (
     Session,
     SessionRun,
     TrustSource,
+    WireMember,
 )
 from meerkat_trio.authority import BRIDGE_INTENT
 from meerkat_trio.testing import MemoryJournal
 
+from ..authority.cast import ALICE
 from .rig import World, world
 
 settle = trio.testing.wait_all_tasks_blocked
@@ -153,3 +155,22 @@ async def test_an_input_that_is_taken_up_again_while_the_session_stops_is_not_ac
 async def attach_quietly(session: Session, comms: MemoryComms) -> None:
     with suppress(MeerkatError):
         await session.attach_ingress(comms)
+
+
+async def test_a_command_that_was_never_taken_up_leaves_nothing_when_its_session_stops(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await supervised(before)
+        await session.stop_drain()
+        envelope = before.envelope(
+            WireMember(epoch=1, peer=ALICE).params(),
+            kind=EnvelopeKind.REQUEST,
+            id="wire",
+            intent=BRIDGE_INTENT,
+            correlation="about it",
+        )
+        assert await session._tasks.secure(envelope) is None
+        found = journal.rise()
+    async with world(found) as after:
+        await after.machine["a"].stop()
+    assert {e.kind for e in (await found.restore())["a"]} == {"session", "supervisor", "peers", "done"}
