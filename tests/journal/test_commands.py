@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from meerkat_trio import (
+    AuthorizeNextSupervisor,
     BindMember,
     Bound,
     BridgeCommand,
@@ -174,3 +175,42 @@ async def test_a_command_that_was_never_taken_up_leaves_nothing_when_its_session
     async with world(found) as after:
         await after.machine["a"].stop()
     assert {e.kind for e in (await found.restore())["a"]} == {"session", "supervisor", "peers", "done"}
+
+
+async def test_a_hand_over_that_was_carried_out_is_not_answered_as_one_that_was_refused(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await supervised(before)
+        # As if it died between the two writes: the edge stands, and that it was answered is not on record.
+        session._tasks.made_supervision()._is_answering = True
+        await tell(before, AuthorizeNextSupervisor(epoch=2, next=ALICE), "authorize")
+        await settle()
+        assert session._tasks.state.supervisor.previous is None
+        found = journal.rise()
+        assert answers(before) == []
+    async with world(found) as after:
+        await after.session()
+        await settle()
+        assert [(status, body) for _, status, body in answers(after)] == [
+            (ResponseStatus.COMPLETED, {"already": False})
+        ]
+
+
+async def test_a_peer_that_was_wired_and_removed_is_not_wired_again_by_the_next_process(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.machine.register("a")
+        deaf = Deaf(before.network, "a")
+        await deaf.add_trusted_peer(before.peer.endpoint(), TrustSource.MANUAL)
+        await session.attach_ingress(deaf)
+        session.bind_supervisor(before.peer.endpoint(), epoch=1)
+        await tell(before, WireMember(epoch=1, peer=ALICE), "wire")
+        await settle()
+        assert ALICE in session.peers
+        await session.detach_ingress()
+        await session.remove_direct_peer(ALICE.peer_id)
+        found = journal.rise()
+    async with world(found) as after:
+        session = await after.session()
+        await settle()
+        assert ALICE not in session.peers
