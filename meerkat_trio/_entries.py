@@ -113,7 +113,7 @@ class UnfinishedMessage:
     admission: AdmissionClass
     """What it is to the session."""
     attempts: int = 0
-    """Attempts that have failed."""
+    """Attempts that have failed; of a command, 1 if it was carried out and waits for its answer."""
     answered: bool = False
     """Whether the last word on this request was said."""
 

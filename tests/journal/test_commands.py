@@ -33,8 +33,6 @@ from ..authority.cast import ALICE
 from .rig import World, world
 
 settle = trio.testing.wait_all_tasks_blocked
-
-
 Clock = trio.testing.MockClock
 
 

@@ -30,8 +30,6 @@ from ..authority.cast import ALICE, EVE
 from .rig import never, nothing, world
 
 settle = trio.testing.wait_all_tasks_blocked
-
-
 Clock = trio.testing.MockClock
 
 
@@ -311,3 +309,26 @@ async def test_a_delivery_that_is_refused_after_all_is_not_handled_by_the_next_p
     async with world(said[0], handler):
         await trio.sleep(5)
         assert handled == ["one", "two"]
+
+
+@pytest.mark.xfail(reason="what a session is told in the grace time of a machine that closes is not recorded")
+@pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=["unregister", "destroy"])
+async def test_a_session_that_is_ended_for_good_while_its_machine_closes_is_not_there_again(
+    autojump_clock: Clock, end: Callable[[Session], Awaitable[object]]
+) -> None:
+    journal = MemoryJournal()
+
+    async def slow(run: SessionRun) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(2)
+
+    async def end_later(session: Session) -> None:
+        await trio.sleep(1)
+        assert await end(session) is not None
+
+    async with trio.open_nursery() as nursery, world(journal) as before:
+        session = await before.machine.register("a", slow)
+        await session.deliver("one")
+        nursery.start_soon(end_later, session)
+    async with world(journal) as after:
+        assert "a" not in after.machine
