@@ -213,9 +213,9 @@ class Admission:
         return _ADMITTED
 
     def _take_work(self, envelope: Envelope, admission: AdmissionClass) -> Verdict:
-        self.counts.admitted += 1
         if self.record is not None:
             self.record.admit(envelope, admission)
+        self.counts.admitted += 1
         self.queue.append((envelope, admission))
         executor = self.executor
         if executor is not None and executor.parked is not None:

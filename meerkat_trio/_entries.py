@@ -80,6 +80,7 @@ REQUEST: Final = "request"
 _DEPTH: Final = 8
 _ERROR_LIMIT: Final = 1000
 """Characters of an error that are kept."""
+_TAGGED: Final = 1 << 64
 _REQUEST_CLASSES: Final = frozenset(
     {AdmissionClass.ACTIONABLE_REQUEST, AdmissionClass.SILENT_REQUEST, AdmissionClass.BRIDGE_COMMAND}
 )
@@ -112,7 +113,7 @@ class UnfinishedMessage:
     admission: AdmissionClass
     """What it is to the session."""
     attempts: int = 0
-    """Attempts that have failed."""
+    """Attempts that have failed; of a command, 1 if it was carried out and waits for its answer."""
     answered: bool = False
     """Whether the last word on this request was said."""
 
@@ -140,6 +141,15 @@ class Memory:
     next_position: int
     """The first position above all there are."""
 
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it has ended for good, and nothing is left of it but its counters."""
+        was = self.remembered
+        left = (self.messages, self.done, self.inputs, self.replies, self.abandoned, self.requests)
+        if was.ending in {None, Ending.STOP} or any(left):
+            return False
+        return was == Remembered(session_id=was.session_id, ending=was.ending, counters=was.counters)
+
 
 # --- writing ---------------------------------------------------------------------------------------
 
@@ -151,9 +161,12 @@ def encode_session(state: SessionState, options: SessionOptions) -> bytes:
         [
             None if was.ending is None else was.ending.value,
             was.retired,
-            sorted(was.silent_intents),
+            sorted(map(_text, was.silent_intents)),
             was.counters.generation,
-            [options.work_queue, options.max_attempts, options.abandoned_limit, options.outbox],
+            [
+                _number(count)
+                for count in (options.work_queue, options.max_attempts, options.abandoned_limit, options.outbox)
+            ],
             [backoff.first, backoff.factor, backoff.limit, backoff.jitter],
         ]
     )
@@ -166,9 +179,12 @@ def encode_supervisor(region: SupervisorRegion) -> bytes:
         [
             _bound_out(binding) if isinstance(binding, Bound) else None,
             None if region.previous is None else _bound_out(region.previous),
-            None if revoked is None else [str(revoked[0]), revoked[1]],
-            region.epoch_floor,
-            [[kind.value, str(peer), epoch, tried] for (kind, peer, epoch), tried in region.obligations.items()],
+            None if revoked is None else [str(revoked[0]), _number(revoked[1])],
+            _number(region.epoch_floor),
+            [
+                [kind.value, str(peer), _number(epoch), tried]
+                for (kind, peer, epoch), tried in region.obligations.items()
+            ],
             region.token_hash,
         ]
     )
@@ -182,7 +198,7 @@ def encode_peers(region: PeersRegion) -> bytes:
             None if local is None else _endpoint_out(local),
             [_endpoint_out(endpoint) for endpoint in region.direct.values()],
             [_endpoint_out(endpoint) for endpoint in region.overlay.values()],
-            region.overlay_epoch,
+            _number(region.overlay_epoch),
             region.projection_epoch,
         ]
     )
@@ -216,7 +232,7 @@ def encode_abandoned(message: bytes, abandoned: Abandoned) -> bytes:
 
     Its body may have been changed since then, by its handler.
     """
-    error = None if abandoned.error is None else _text(repr(abandoned.error)[:_ERROR_LIMIT])
+    error = None if abandoned.error is None else _shown(abandoned.error)
     return encode_record([message, abandoned.cause.value, abandoned.attempts, error])
 
 
@@ -225,8 +241,20 @@ def encode_request(addressee: PeerId, status: RequestStatus) -> bytes:
     return encode_record([str(addressee), status.value])
 
 
+def _shown(error: BaseException) -> str:
+    try:
+        return _text(repr(error)[:_ERROR_LIMIT])
+    except Exception:  # noqa: BLE001 - whatever an application's error raises when it is shown
+        return f"<{type(error).__name__}, which cannot be shown>"
+
+
 def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _number(number: int) -> int | str:
+    # What has more bits is a tag in CBOR, and tags are refused.
+    return number if number < _TAGGED else hex(number)
 
 
 def _envelope_out(envelope: Envelope) -> list[Any]:
@@ -238,7 +266,7 @@ def _endpoint_out(endpoint: PeerEndpoint | Bound) -> list[Any]:
 
 
 def _bound_out(bound: Bound) -> list[Any]:
-    return [*_endpoint_out(bound), bound.epoch]
+    return [*_endpoint_out(bound), _number(bound.epoch)]
 
 
 # --- reading ---------------------------------------------------------------------------------------
@@ -400,7 +428,7 @@ def _endpoint_in(name: Any, peer_id: Any, address: Any, signing_key: Any) -> Pee
 
 def _bound_in(value: Any) -> Bound:
     name, peer_id, address, signing_key, epoch = value
-    return Bound(name=name, peer_id=peer_id, address=address, signing_key=signing_key, epoch=epoch)
+    return Bound(name=name, peer_id=peer_id, address=address, signing_key=signing_key, epoch=_count(epoch, 1))
 
 
 def _list(value: bytes) -> list[Any]:
@@ -411,6 +439,8 @@ def _list(value: bytes) -> list[Any]:
 
 
 def _count(value: Any, least: int = 0) -> int:
+    if type(value) is str:
+        value = int(value, 16)
     if type(value) is not int or value < least:
         raise ValueError(f"a number from {least} up is needed, not {value!r}")
     return value

@@ -165,6 +165,8 @@ class JournalWriter:
                     await self._write(batch)
                     batch = _Batch()
         finally:
+            # Also where a journal raised what nobody expects: who waits is told, and who comes later does not wait.
+            self._closing = True
             batch.take_in(self._next)
             self._next = _Batch()
             if batch.changes:

@@ -144,7 +144,8 @@ class MeerkatMachine:
             outbox: replies that wait for one peer, at the most; 1 or more.
 
         Raises:
-            SessionExists: the id is registered and was not stopped.
+            SessionExists: the id is registered and was not stopped; or another machine goes on with it, and it is here
+                until it is released.
             trio.ClosedResourceError: the machine is closed.
             TypeError, ValueError: an argument is of no use.
 
@@ -152,6 +153,9 @@ class MeerkatMachine:
         cancelled while that is being written has registered it.
         """
         require_text("session_id", session_id)
+        if self._journal is not None and not _is_unicode(session_id):
+            # Nothing could be written any more, of any session.
+            raise ValueError(f"session_id: no journal can keep {session_id!r}")
         if executor is not None:
             require_callable(executor)
         for name, bound in (
@@ -213,7 +217,7 @@ class MeerkatMachine:
             tasks = self._make_tasks(session_id, settings)
             if tasks.record is not None:
                 tasks.record.set_options(settings)
-        elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
+        elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP or tasks.is_leaving:
             raise SessionExists(session_id)
         else:
             tasks.resettle(settings)
@@ -382,7 +386,7 @@ class MeerkatMachine:
         remembered, options = memory.remembered, memory.options
         session_id = remembered.session_id
         self._floors[session_id] = remembered.counters
-        if remembered.ending not in {None, Ending.STOP}:
+        if memory.is_forgotten:
             return
         settings = self._make_settings(
             work_queue=options.work_queue,
@@ -628,6 +632,14 @@ def _as_function(
     if not callable(executors):
         raise TypeError(f"executors: handlers by session id, or a function, are needed, not {executors!r}")
     return executors
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_grace(seconds: object) -> bool:

@@ -11,7 +11,7 @@ import trio
 
 from . import authority
 from ._correspondence import Correspondence
-from ._exceptions import DeliveryRefused, SessionEnded, SessionMoved
+from ._exceptions import DeliveryRefused, JournalFailed, SessionEnded, SessionMoved
 from ._executor import Run
 from ._ingress import IngressCalls, require_text
 from ._messages import LOCAL_PEER_ID, Envelope
@@ -220,8 +220,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         elif tasks.may_deliver():
             tasks.offer(envelope, AdmissionTrust.LOCAL)
         elif tasks.is_called_from_inside():
-            if not tasks.has_room():
-                raise trio.WouldBlock
+            self._require_room()
             tasks.offer(envelope, AdmissionTrust.LOCAL)
         else:
             await self._deliver_in_turn(envelope)
@@ -239,11 +238,10 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         tasks = self._tasks
         try:
             if tasks.is_called_from_inside():
-                if not tasks.has_room():
-                    raise trio.WouldBlock
+                self._require_room()
                 await self._record(envelope)
-                if not tasks.has_room():
-                    raise trio.WouldBlock
+                self._require_admission(envelope, waiting=True)
+                self._require_room()
                 tasks.offer_secured(envelope, AdmissionTrust.LOCAL)
             else:
                 async with tasks.line.in_turn():
@@ -253,9 +251,18 @@ class Session(Correspondence, IngressCalls, TrustCalls):
                     await tasks.wait_for_room()
                     self._require_admission(envelope, waiting=True)
                     tasks.offer_secured(envelope, AdmissionTrust.LOCAL)
+        except Exception:
+            # Until it is forgotten, a process after this one would handle it, whatever is said here.
+            with suppress(JournalFailed, SessionMoved):
+                await tasks.withdraw(envelope)
+            raise
         finally:
             if tasks.record is not None:
                 tasks.record.withdraw(envelope.key)
+
+    def _require_room(self) -> None:
+        if not self._tasks.has_room():
+            raise trio.WouldBlock
 
     async def _record(self, envelope: Envelope) -> None:
         self._require_admission(envelope, waiting=True)

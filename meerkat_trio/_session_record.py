@@ -34,6 +34,7 @@ from ._entries import (
     encode_supervisor,
 )
 from ._exceptions import SessionMoved
+from ._messages import LOCAL_PEER_ID
 from ._reports import AbandonCause, Abandoned
 from .abc import Delete, Entry, Forget
 from .authority import Ending
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from ._messages import Envelope
     from ._parts import SessionSettings
     from .abc import Change
-    from .authority import AdmissionClass, DropReason, RequestsRegion, SessionId, SessionState, Step
+    from .authority import AdmissionClass, DropReason, Remembered, RequestsRegion, SessionId, SessionState, Step
 
 __all__ = ["REMEMBERED_IDS", "SessionRecord"]
 
@@ -88,8 +89,8 @@ class SessionRecord:
         self._writer = writer
         self._position = 1
         self._last: trio.Event | None = None
-        # By key: what is recorded and not admitted yet.
-        self._asked: dict[str, tuple[Admission, bytes]] = {}
+        # By key: what is recorded and not admitted yet, and whether `deliver` has it, not a drain.
+        self._asked: dict[str, tuple[Admission, bytes, bool]] = {}
         # By the identity of the envelope: under which key, and as which bytes, a message is recorded.
         self._unfinished: dict[int, tuple[str, bytes]] = {}
         self._keys: set[str] = set()
@@ -165,7 +166,12 @@ class SessionRecord:
     def note_step(self, step: Step) -> None:
         """Record what a step has changed and is to be remembered."""
         before, after = step.before, step.after
-        if after is before or self.is_sealed or isinstance(step.input, authority.Restore):
+        if after is before or self.is_sealed:
+            return
+        if isinstance(step.input, authority.Restore) and (
+            after.session.ended is None or _is_bare(step.input.remembered)
+        ):
+            # It is on record. One whose end was cut short ends in this very step, which is not.
             return
         ended = after.session.ended
         if ended not in {before.session.ended, None, Ending.STOP}:
@@ -225,7 +231,8 @@ class SessionRecord:
             except WireRefused as refused:
                 return refused.reason
             entry = Entry(MESSAGE, envelope.key, self._next_position(), value)
-            asked = self._asked[envelope.key] = self._writer.ask(self._session_id, entry), value
+            is_local = envelope.recipient == LOCAL_PEER_ID
+            asked = self._asked[envelope.key] = self._writer.ask(self._session_id, entry), value, is_local
         await asked[0].wait()
         if self.is_moved:
             raise SessionMoved(self._session_id)
@@ -239,10 +246,11 @@ class SessionRecord:
         if self._asked.pop(key, None) is not None:
             self._delete(MESSAGE, key)
 
-    def withdraw_all(self) -> None:
-        """Forget what was recorded and not admitted: nobody is about to admit it any more."""
-        for key in tuple(self._asked):
-            self.withdraw(key)
+    def withdraw_claimed(self) -> None:
+        """Forget what a drain had recorded and not admitted: it has ended, and admits nothing any more."""
+        for key, (_, _, is_local) in tuple(self._asked.items()):
+            if not is_local:
+                self.withdraw(key)
 
     def admit(self, envelope: Envelope, admission: AdmissionClass) -> None:
         """Note that a message is admitted; one that was not recorded before is now, and waits for nobody."""
@@ -265,7 +273,10 @@ class SessionRecord:
 
     def note_done(self, envelope: Envelope) -> None:
         """Record that a message is done with."""
-        known = self._unfinished.pop(id(envelope), None)
+        self._note_done(id(envelope))
+
+    def _note_done(self, identity: int) -> None:
+        known = self._unfinished.pop(identity, None)
         if known is None:
             return
         key = known[0]
@@ -297,11 +308,16 @@ class SessionRecord:
             self._delete(ABANDONED, str(self._abandoned.popleft()))
 
     def note_ended(self) -> None:
-        """Record that nothing of the session is unfinished any more, unless only its process ends."""
+        """Record that nothing of the session is unfinished any more, unless only its process ends.
+
+        What was not admitted is forgotten in any case.
+        """
+        # Nobody is about to admit these any more; the writer may be gone before whoever waits can say so.
+        for key in tuple(self._asked):
+            self.withdraw(key)
         if not self.is_sealed:
-            for key, _ in self._unfinished.values():
-                self._delete(MESSAGE, key)
-            self._unfinished.clear()
+            for identity in tuple(self._unfinished):
+                self._note_done(identity)
 
     # --- requests and inputs ------------------------------------------------------------------------
 
@@ -335,11 +351,17 @@ class SessionRecord:
             self._delete(INPUT, forgotten)
 
 
+def _is_bare(was: Remembered) -> bool:
+    """Say whether nothing is remembered of a session but its end and its counters."""
+    return was == authority.Remembered(session_id=was.session_id, ending=was.ending, counters=was.counters)
+
+
 def _is_another(before: SessionState, after: SessionState) -> bool:
     was, now = before.session, after.session
     retired = authority.SessionPhase.RETIRED
     return (
         was.ending is not now.ending
+        or was.ended is not now.ended
         or was.silent_intents is not now.silent_intents
         or (was.phase is retired) is not (now.phase is retired)
         or before.drain.generation != after.drain.generation

@@ -43,6 +43,7 @@ from ._messages import Envelope, TrustSource
 from ._rate import RateLimit
 from ._trust_task import is_final
 from .authority import Bound, DropReason, ObligationKind, ResponseStatus
+from .comms._exceptions import WireRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -195,6 +196,13 @@ class Supervision:
             return
         self._realise(message, decision)
 
+    def take_up(self, message: Envelope) -> None:
+        """Answer a command that a process before this one has carried out: what has changed since then stands."""
+        command = parse_command(message.body)
+        if not isinstance(command, _WAITING):
+            raise TypeError(f"a command whose answer waits for nothing: {command!r}")
+        self._realise(message, Acceptance(command=command))
+
     def _decide(self, message: Envelope) -> Acceptance | Rejection:
         try:
             command = parse_command(message.body)
@@ -249,9 +257,13 @@ class Supervision:
             return {"result": "deduplicated"}
         if not self._host.has_room():
             return _refused(DropReason.INBOX_FULL)
-        verdict = self._host.offer(
-            Envelope(id=command.input_id, sender=message.sender, recipient=message.recipient, body=command.content)
-        )
+        try:
+            verdict = self._host.offer(
+                Envelope(id=command.input_id, sender=message.sender, recipient=message.recipient, body=command.content)
+            )
+        except WireRefused as refused:
+            # Its id is a longer one than a message can have that is kept.
+            return _refused(refused.reason)
         if isinstance(verdict, DropReason):
             return _refused(verdict)
         self._inputs[key] = None
@@ -312,8 +324,11 @@ class Supervision:
     ) -> None:
         host = self._host
         bound = host.state.supervisor.binding
-        if not isinstance(bound, Bound):
-            raise TypeError(f"a binding was made and is not there: {bound!r}")
+        made = command.supervisor if isinstance(command, BindMember) else command.next
+        if not isinstance(bound, Bound) or (bound.peer_id, bound.epoch) != (made.peer_id, command.epoch):
+            # A process before this one had made it.
+            self._answer(message, self._unpublished())
+            return
         obligation = (ObligationKind.PUBLISH, bound.peer_id, bound.epoch)
         edge = (bound.peer_id, TrustSource.SUPERVISOR)
         # With nothing owed, the edge was there; whether it still is, another pass will tell.
@@ -404,6 +419,9 @@ class Supervision:
             self._answer(message, found)
             return
         self._open[id(message)] = message, answer, self._host.waiters.watch(answer, take)
+        if self._host.record is not None:
+            # Another process would decide anew, in another situation.
+            self._host.record.note_attempt(message, 1)
 
     async def _answer_due(self) -> None:
         """Answer what can be answered.
@@ -442,9 +460,8 @@ class Supervision:
         """
         for message, answer, watch in self._open.values():
             self._host.waiters.forget(watch)
-            found = answer()
-            if found is not None or not goes_on:
-                self._due.append((message, found or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
+            if not goes_on:
+                self._due.append((message, answer() or Rejection(cause=RejectionCause.NOT_IN_PHASE)))
         self._open.clear()
         self._settle_due()
 

@@ -28,7 +28,7 @@ from ._admission import Admission
 from ._cancelled import is_being_cancelled, is_own_cancellation
 from ._drain_task import DrainTask
 from ._exceptions import RunInterrupted, SessionEnded, SessionMoved
-from ._executor import Executor, Work, WorkQueue
+from ._executor import Executor, WorkQueue
 from ._parts import Counts, Line, SessionSettings
 from ._reports import AbandonCause, Abandoned, SessionEnd
 from ._requests import Requests
@@ -114,7 +114,7 @@ class SessionTasks(Admission):
         self.session: Any = None
         self.queue: WorkQueue = WorkQueue(settings.work_queue)
         self.requests: Requests | None = None
-        self.resumed_commands: tuple[Work, ...] = ()
+        self.resumed_commands: tuple[tuple[Envelope, bool], ...] = ()
         self.supervision: Supervision | None = None
         self.counts: Counts = Counts()
         self.waiters: Waiters = Waiters()
@@ -147,6 +147,11 @@ class SessionTasks(Admission):
     def has_ended(self) -> bool:
         """Whether the session has ended, in its authority or, where that could not be told, in its tasks alone."""
         return self.is_over or self.state.session.ended is not None
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether another process goes on with the session."""
+        return self.record is not None and self.record.is_sealed
 
     @property
     def is_recorded(self) -> bool:
@@ -222,7 +227,7 @@ class SessionTasks(Admission):
             case authority.DrainEnded(exit=drain_exit):
                 self.drain.end()
                 if self.record is not None:
-                    self.record.withdraw_all()
+                    self.record.withdraw_claimed()
                 _logger.debug("session %s: drain ended: %s", step.session_id, drain_exit)
             case authority.ScheduleRespawn(generation=generation):
                 self.drain.schedule_respawn(generation)
@@ -292,7 +297,7 @@ class SessionTasks(Admission):
             if each.envelope.kind is _REQUEST:
                 self.made_requests().hold(each.envelope, None, answered=each.answered)
             if each.admission is _COMMAND:
-                self.resumed_commands += (work,)
+                self.resumed_commands += ((each.envelope, each.attempts > 0),)
             elif each.admission is not AdmissionClass.DISMISSAL:
                 if not self.queue:
                     self.queue.attempt = each.attempts + 1
@@ -565,10 +570,16 @@ class SessionTasks(Admission):
 
         A task of its own, without a checkpoint: the step that has started the drain comes first.
         """
+        if self.state.session.ending is not None:
+            # They are answered with its end, or by the process that goes on with it.
+            return
         commands, self.resumed_commands = self.resumed_commands, ()
         try:
-            for command, _ in commands:
-                self.made_supervision().take(command)
+            for command, is_carried_out in commands:
+                if is_carried_out:
+                    self.made_supervision().take_up(command)
+                else:
+                    self.made_supervision().take(command)
         except Exception as fault:  # noqa: BLE001 - a fault of ours, which is this session's alone
             self.contain(fault)
 
