@@ -168,16 +168,17 @@ class SessionRecord:
         if after is before or self.is_sealed or isinstance(step.input, authority.Restore):
             return
         ended = after.session.ended
-        if ended not in {before.session.ended, None, Ending.STOP}:
-            # Nothing is left of it but its counters.
+        has_gone = ended not in {before.session.ended, None, Ending.STOP}
+        if has_gone:
+            # Nothing is left of it but its counters, which are written anew, whether this step has changed them or not.
             self._write(Forget())
             self._unfinished.clear()
             self._is_forgotten = True
-        if _is_another(before, after) or isinstance(step.input, authority.Register):
+        if has_gone or _is_another(before, after) or isinstance(step.input, authority.Register):
             self._note_session(after)
-        if after.supervisor is not before.supervisor:
+        if has_gone or after.supervisor is not before.supervisor:
             self._put(SUPERVISOR, "", encode_supervisor(after.supervisor), 0)
-        if after.peers is not before.peers:
+        if has_gone or after.peers is not before.peers:
             self._put(PEERS, "", encode_peers(after.peers), 0)
         if after.requests.outbound is not before.requests.outbound:
             self._note_requests(before.requests, after.requests)
