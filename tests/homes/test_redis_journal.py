@@ -99,6 +99,7 @@ async def test_a_lease_ends_unless_it_is_renewed(server: Server) -> None:
 async def test_a_lease_that_is_renewed_lasts_as_long_as_a_new_one(server: Server) -> None:
     async with journal(server, lease=100.0) as one:
         assert await one.take("a") is not None
+        assert 0 < int(server.cli("PTTL", one.keys.home("a"))) <= 100_000
         server.cli("PEXPIRE", one.keys.home("a"), "50000")
         assert (await one.renew()).lost == frozenset()
         assert int(server.cli("PTTL", one.keys.home("a"))) > 50_000
