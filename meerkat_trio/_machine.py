@@ -61,6 +61,7 @@ class MeerkatMachine:
         "_floors",
         "_grace",
         "_journal",
+        "_left_behind",
         "_limiter",
         "_new_id",
         "_new_token",
@@ -106,6 +107,8 @@ class MeerkatMachine:
         self._sessions: dict[SessionId, SessionTasks] = {}
         # Never forgotten: an id that comes back must not be able to lower a counter (SPEC 2).
         self._floors: dict[SessionId, Counters] = {}
+        # Of these the journal may hold more than the counters: a process has died in the middle of their end.
+        self._left_behind: set[SessionId] = set()
         self._serving: dict[int, DrainTask] = {}
         self._subscriptions: list[StepStream] = []
         self._settings: SessionSettings | None = None
@@ -213,6 +216,9 @@ class MeerkatMachine:
             tasks = self._make_tasks(session_id, settings)
             if tasks.record is not None:
                 tasks.record.set_options(settings)
+                if session_id in self._left_behind:
+                    self._left_behind.remove(session_id)
+                    tasks.record.begin_anew()
         elif not tasks.is_over or tasks.state.session.ended is not Ending.STOP:
             raise SessionExists(session_id)
         else:
@@ -383,6 +389,7 @@ class MeerkatMachine:
         session_id = remembered.session_id
         self._floors[session_id] = remembered.counters
         if remembered.ending not in {None, Ending.STOP}:
+            self._left_behind.add(session_id)
             return
         settings = self._make_settings(
             work_queue=options.work_queue,

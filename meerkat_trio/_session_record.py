@@ -65,6 +65,7 @@ class SessionRecord:
         "_abandoned",
         "_annotated",
         "_asked",
+        "_begins_anew",
         "_done",
         "_is_forgotten",
         "_keys",
@@ -98,6 +99,7 @@ class SessionRecord:
         self._annotated: set[str] = set()
         self._abandoned: deque[int] = deque()
         self._is_forgotten = False
+        self._begins_anew = False
         self.is_sealed = False
         self.is_moved = False
         self.options: SessionOptions | None = None
@@ -111,6 +113,13 @@ class SessionRecord:
             outbox=settings.outbox,
             retry_backoff=settings.retry_backoff,
         )
+
+    def begin_anew(self) -> None:
+        """Have nothing left of an earlier session of this id but its counters, once this one is registered.
+
+        A process may have died between telling that one to end and its end.
+        """
+        self._begins_anew = True
 
     def resume(self, memory: Memory) -> None:
         """Go on where a process before this one has ended."""
@@ -169,16 +178,18 @@ class SessionRecord:
             return
         ended = after.session.ended
         has_gone = ended not in {before.session.ended, None, Ending.STOP}
-        if has_gone:
-            # Nothing is left of it but its counters, which are written anew, whether this step has changed them or not.
+        forgets, self._begins_anew = has_gone or self._begins_anew, False
+        if forgets:
+            # Nothing is left but the counters, which are written anew, whether this step has changed them or not.
             self._write(Forget())
+        if has_gone:
             self._unfinished.clear()
             self._is_forgotten = True
-        if has_gone or _is_another(before, after) or isinstance(step.input, authority.Register):
+        if forgets or _is_another(before, after) or isinstance(step.input, authority.Register):
             self._note_session(after)
-        if has_gone or after.supervisor is not before.supervisor:
+        if forgets or after.supervisor is not before.supervisor:
             self._put(SUPERVISOR, "", encode_supervisor(after.supervisor), 0)
-        if has_gone or after.peers is not before.peers:
+        if forgets or after.peers is not before.peers:
             self._put(PEERS, "", encode_peers(after.peers), 0)
         if after.requests.outbound is not before.requests.outbound:
             self._note_requests(before.requests, after.requests)

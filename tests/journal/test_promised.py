@@ -19,7 +19,9 @@ from meerkat_trio import (
     ResponseStatus,
     Session,
     SessionRun,
+    TransitionRejected,
     TrustSource,
+    Unbound,
     _session_record,
 )
 from meerkat_trio.abc import Change, Entry
@@ -214,6 +216,31 @@ async def test_of_a_session_that_is_unregistered_the_counters_are_left(autojump_
         assert session._tasks.state.counters.generation >= counters.generation > 0
 
 
+async def test_a_session_that_was_told_to_unregister_leaves_nothing_to_its_successor(autojump_clock: Clock) -> None:
+    journal = MemoryJournal()
+    async with world(journal) as before:
+        session = await before.session(never)
+        session.bind_supervisor(EVE, epoch=3)
+        for body in ("running", "queued"):
+            await (await before.send(session, body)).wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.unregister)
+            await settle()
+            found = journal.rise()
+            nursery.cancel_scope.cancel()
+    assert kinds(found).count("message") == 2
+    async with world(found) as after:
+        assert "a" not in after.machine
+        await after.machine.register("a")
+        assert sorted(kinds(found)) == ["peers", "session", "supervisor"]
+    async with world(found) as last:
+        session = last.machine["a"]
+        assert session.statistics().queued == 0
+        assert session.supervisor == Unbound()
+        with pytest.raises(TransitionRejected):
+            session.bind_supervisor(EVE, epoch=3)
+
+
 async def test_what_a_handler_finishes_while_the_machine_closes_is_done(autojump_clock: Clock) -> None:
     journal, begun = MemoryJournal(), []
 
@@ -232,7 +259,7 @@ async def test_what_a_handler_finishes_while_the_machine_closes_is_done(autojump
 
 async def test_a_late_handler_of_a_session_that_has_moved_writes_nothing(autojump_clock: Clock) -> None:
     class Moving(MemoryJournal):
-        __slots__ = ("moved",)
+        moved = False
 
         async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
             if not self.moved:
@@ -241,7 +268,6 @@ async def test_a_late_handler_of_a_session_that_has_moved_writes_nothing(autojum
             return frozenset(changes)
 
     journal, gate = Moving(), trio.Event()
-    journal.moved = False
 
     async def handler(run: SessionRun) -> None:
         with trio.CancelScope(shield=True):
