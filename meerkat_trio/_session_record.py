@@ -168,22 +168,23 @@ class SessionRecord:
         before, after = step.before, step.after
         if after is before or self.is_sealed:
             return
+        ended = after.session.ended
         if isinstance(step.input, authority.Restore) and (
-            after.session.ended is None or _is_bare(step.input.remembered)
+            ended is None or (ended is Ending.STOP and _is_bare(step.input.remembered))
         ):
             # It is on record. One whose end was cut short ends in this very step, which is not.
             return
-        ended = after.session.ended
-        if ended not in {before.session.ended, None, Ending.STOP}:
-            # Nothing is left of it but its counters.
+        has_gone = ended not in {before.session.ended, None, Ending.STOP}
+        if has_gone:
+            # Nothing is left of it but its counters, which are written anew, whether this step has changed them or not.
             self._write(Forget())
             self._unfinished.clear()
             self._is_forgotten = True
-        if _is_another(before, after) or isinstance(step.input, authority.Register):
+        if has_gone or _is_another(before, after) or isinstance(step.input, authority.Register):
             self._note_session(after)
-        if after.supervisor is not before.supervisor:
+        if has_gone or after.supervisor is not before.supervisor:
             self._put(SUPERVISOR, "", encode_supervisor(after.supervisor), 0)
-        if after.peers is not before.peers:
+        if has_gone or after.peers is not before.peers:
             self._put(PEERS, "", encode_peers(after.peers), 0)
         if after.requests.outbound is not before.requests.outbound:
             self._note_requests(before.requests, after.requests)

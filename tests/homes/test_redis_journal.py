@@ -96,6 +96,44 @@ async def test_a_lease_ends_unless_it_is_renewed(server: Server) -> None:
         assert (await two.renew()).hosts == 2
 
 
+async def test_a_lease_that_is_renewed_lasts_as_long_as_a_new_one(server: Server) -> None:
+    async with journal(server, lease=100.0) as one:
+        assert await one.take("a") is not None
+        assert 0 < int(server.cli("PTTL", one.keys.home("a"))) <= 100_000
+        server.cli("PEXPIRE", one.keys.home("a"), "50000")
+        assert (await one.renew()).lost == frozenset()
+        assert int(server.cli("PTTL", one.keys.home("a"))) > 50_000
+
+
+async def test_a_lease_that_was_lost_is_not_given_back_for_its_holder(server: Server) -> None:
+    async with journal(server, lease=0.1) as one, journal(server) as two:
+        assert await one.take("a") is not None
+        while await two.take("a") is None:
+            await trio.sleep(0.01)
+        assert one.held == ("a",)
+        assert not await one.release("a")
+        assert await two.homes(["a"]) == {"a": two.host}
+        assert await two.append({"a": [entry("k", 1)]}) == frozenset()
+
+
+async def test_a_host_that_takes_a_session_again_has_another_token(server: Server) -> None:
+    async with journal(server) as one:
+        first = await one.take("a")
+        assert await one.take("a") == first
+        await one.release("a")
+        second = await one.take("a")
+        assert first is not None
+        assert second is not None
+        assert first.token != second.token
+
+
+async def test_hosts_that_are_not_heard_of_are_not_counted(server: Server) -> None:
+    async with journal(server) as one:
+        late, early = 1, 10**15
+        server.cli("ZADD", one.keys.hosts, str(late), "gone", str(early), "there")
+        assert (await one.renew()).hosts == 2
+
+
 async def test_leaving_gives_everything_back(server: Server) -> None:
     async with journal(server) as two:
         async with journal(server) as one:

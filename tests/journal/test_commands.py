@@ -147,7 +147,8 @@ async def test_an_input_that_is_taken_up_again_while_the_session_stops_is_not_ac
         await last.session()
         await settle()
         heard += answers(last)
-    assert [body["result"] for _, _, body in heard] == ["accepted"]
+    # The peer of the one before has not said that it has the answer, so it is said again.
+    assert {body["result"] for _, _, body in heard} == {"accepted"}
     assert handled == ["hello"]
 
 

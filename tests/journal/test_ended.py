@@ -311,7 +311,7 @@ async def test_a_delivery_that_is_refused_after_all_is_not_handled_by_the_next_p
         assert handled == ["one", "two"]
 
 
-@pytest.mark.parametrize("end", [Session.stop, Session.unregister, Session.destroy], ids=lambda end: end.__name__)
+@pytest.mark.parametrize("end", [Session.unregister, Session.destroy], ids=lambda end: end.__name__)
 async def test_a_session_is_not_ended_while_its_machine_closes_and_that_is_said(
     autojump_clock: Clock, end: Callable[[Session], Awaitable[object]]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,20 @@ if TYPE_CHECKING:
 
     from meerkat_trio.comms import Fence
 
-__all__ = ["LANE", "SOON", "Server", "bench", "identity", "introduce", "opened", "peers", "running", "take", "until"]
+__all__ = [
+    "LANE",
+    "PATIENCE",
+    "SOON",
+    "Server",
+    "bench",
+    "identity",
+    "introduce",
+    "opened",
+    "peers",
+    "running",
+    "take",
+    "until",
+]
 
 LANE = 4
 """Envelopes that one sender gets rid of before it waits."""
@@ -29,6 +43,8 @@ SOON = RedisLimits(
 )
 """Bounds for tests: small queues, and nobody is waited for long."""
 
+PATIENCE = float(os.environ.get("TEST_PATIENCE", "20"))
+"""Seconds that are waited for what has to happen."""
 _MISSING = "redis-server is not installed: apt-get install redis-server"
 
 
@@ -125,7 +141,7 @@ async def peers(*places: tuple[RedisNetwork, str]) -> list[RedisComms]:
 async def take(comms: RedisComms, count: int) -> list[Any]:
     """Admit so many; return the bodies."""
     bodies = []
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         for _ in range(count):
             with await comms.claim() as claim:
                 bodies.append(claim.envelope.body)
@@ -133,7 +149,7 @@ async def take(comms: RedisComms, count: int) -> list[Any]:
     return bodies
 
 
-async def until(holds: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(holds: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until something holds."""
     with trio.fail_after(seconds):
         while not holds():

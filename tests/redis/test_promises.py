@@ -11,7 +11,7 @@ from meerkat_trio import EnvelopeKind, ReceiptStatus
 from meerkat_trio.authority import DropReason
 from meerkat_trio.comms import Fence, RedisLimits, RedisNetwork
 
-from .rig import LANE, SOON, identity, introduce, opened, peers, take, until
+from .rig import LANE, PATIENCE, SOON, identity, introduce, opened, peers, take, until
 
 if TYPE_CHECKING:
     from meerkat_trio.comms import RedisComms
@@ -43,7 +43,7 @@ async def test_two_networks_exchange_messages_both_ways(shared_server: Server, p
             nursery.start_soon(send, bob, alice)
             assert list(range(50)) == await take(bob, 50)
             assert list(range(50)) == await take(alice, 50)
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 100
     assert shared_server.cli("KEYS", f"{place}:alive:*") == ""
 
@@ -59,7 +59,7 @@ async def test_what_is_sent_while_nobody_is_home_waits_for_who_comes(shared_serv
             bob = await opened(there, "bob")
             introduce(alice, bob)
             assert await take(bob, 1) == ["early"]
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert ReceiptStatus.ADMITTED is await receipt.wait()
 
 
@@ -78,7 +78,7 @@ async def test_what_was_not_admitted_is_given_back_for_the_next_host(shared_serv
         successor = await opened(new, "bob")
         introduce(alice, successor)
         assert await take(successor, 2) == [1, 2]
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 3
         # The host that bob has left reaches him where he is now.
         neighbour = await opened(old, "neighbour")
@@ -114,7 +114,7 @@ async def test_what_a_process_had_read_when_it_died_is_taken_over_in_order(share
             bob = await opened(there, "bob")
             introduce(alice, bob)
             assert list(range(LANE)) == await take(bob, LANE)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * LANE
             await until(lambda: shared_server.cli("XLEN", f"{place}:{bob.peer_id}:work") == "0")
 
@@ -149,7 +149,7 @@ async def test_of_a_bundle_that_was_answered_in_part_only_the_rest_is_taken_over
             bob = await opened(there, "bob")
             introduce(alice, bob)
             assert list(range(10)) == admitted + await take(bob, 7)
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 assert ReceiptStatus.ADMITTED is await receipt.wait()
         assert shared_server.cli("HLEN", f"{place}:{bob.peer_id}:parts") == "0"
 
@@ -193,7 +193,7 @@ async def test_without_an_answer_a_receipt_is_expired_in_the_end(shared_server: 
         alice.trust(identity("bob").endpoint("bob", "inproc://bob"))
         receipt = await alice.send(alice.envelope(identity("bob").peer_id, 1))
         now += 161
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert ReceiptStatus.DROPPED is await receipt.wait()
         assert DropReason.EXPIRED is receipt.reason
 
@@ -219,7 +219,7 @@ async def test_a_stranger_commands_and_is_answered_and_sends_nothing_else(shared
         await stranger.send(command)
         assert await take(bob, 1) == [{"command": "x"}]
         receipt = await stranger.send(stranger.envelope(bob.peer_id, "hello"))
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             await receipt.wait()
         assert DropReason.UNTRUSTED_SENDER is receipt.reason
         # Whoever has commanded can be answered.
@@ -257,7 +257,7 @@ async def test_a_host_that_lost_its_lease_acknowledges_and_answers_nothing(
         fresh = await opened(new, "bob", fence=Fence(lease, "second"))
         introduce(alice, fresh)
         assert await take(fresh, 2) == [2, 3]
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 2
 
 
@@ -309,7 +309,7 @@ async def test_an_identity_that_is_opened_again_gets_what_it_left(shared_server:
             bob = await opened(there, "bob")
             introduce(alice, bob)
         assert await take(bob, 3) == [0, 1, 2]
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 3
 
 
