@@ -84,7 +84,9 @@ class Host:
 class Place:
     """A directory with the keys of sessions, the configuration that all hosts have, and their files."""
 
-    def __init__(self, directory: Path, server: Server, sessions: int, *, lease: float = 0.6, pause: float = 0.001) -> None:
+    def __init__(
+        self, directory: Path, server: Server, sessions: int, *, lease: float = 0.6, pause: float = 0.001
+    ) -> None:
         self.directory = directory
         self.server = server
         self.lease = lease
@@ -143,7 +145,7 @@ class Place:
             host.signal(signal.SIGTERM)
         for host in living:
             assert await host.ended() == 0, host.log[-2000:]
-            assert "Traceback" not in host.log, host.log[-4000:]
+            assert "could not be taken up" not in host.log, host.log[-4000:]
 
     @contextmanager
     def cleared(self) -> Iterator[Place]:
@@ -167,7 +169,7 @@ class Place:
                 await trio.sleep(0.02)
 
     def losses(self) -> Counter[tuple[int, str]]:
-        """Count by process and session the leases that a host that lives has lost: it stood still, or the server did."""
+        """Count by process and session the leases that a living host has lost: it stood still, or the server did."""
         return Counter((host.pid, session) for host in self.hosts for session in _LOST.findall(host.log))
 
     # --- the ledger ---------------------------------------------------------------------------------
@@ -248,7 +250,7 @@ class Judgement:
         last: dict[str, int] = {}
         for run in runs:
             sender, number = run.message.split()
-            if int(number) not in {last.get(sender, -1), last.get(sender, -1) + 1}:
+            if int(number) < last.get(sender, -1):
                 self.wrongs.append(f"out of order, after {last.get(sender)}: {run}")
             last[sender] = max(int(number), last.get(sender, -1))
 
@@ -265,34 +267,40 @@ class Judgement:
 class Traffic:
     """What is sent to all sessions, in order, and the receipts."""
 
-    def __init__(self, place: Place, messages: int) -> None:
+    def __init__(self, place: Place, messages: int | None = None) -> None:
         self._place = place
-        self.each = -(-messages // (len(SENDERS) * len(place.sessions)))
-        self.messages = self.each * len(SENDERS) * len(place.sessions)
+        ways = len(SENDERS) * len(place.sessions)
+        self._each = None if messages is None else -(-messages // ways)
         self.receipts: list[tuple[str, str, Receipt]] = []
-        self.is_sent = False
+        self.is_over = False
 
-    async def run(self) -> None:
-        """Send everything, and wait for every receipt."""
+    def end(self) -> None:
+        """Send no more of what has no end."""
+        self._each = 0
+
+    async def run(self, start: int = 0) -> None:
+        """Send everything, the numbers from ``start`` on, and wait for every receipt."""
         async with RedisNetwork(self._place.server.url, limits=LIMITS) as network:
             async with trio.open_nursery() as nursery:
                 for sender in SENDERS:
                     comms = await network.open(
                         identity(sender),
                         runtime_id=sender,
-                        trusted=[identity(f"key {name}").endpoint(name, f"inproc://{name}") for name in self._place.sessions],
+                        trusted=[
+                            identity(f"key {name}").endpoint(name, f"inproc://{name}") for name in self._place.sessions
+                        ],
                     )
                     for name in self._place.sessions:
-                        nursery.start_soon(self._send, comms, sender, name)
-            self.is_sent = True
+                        nursery.start_soon(self._send, comms, sender, name, start)
             for _, _, receipt in self.receipts:
                 await receipt.wait()
 
-    async def _send(self, comms: RedisComms, sender: str, name: str) -> None:
+    async def _send(self, comms: RedisComms, sender: str, name: str, number: int) -> None:
         recipient = identity(f"key {name}").peer_id
-        for number in range(self.each):
+        while self._each is None or number < self._each:
             body = f"{sender} {number}"
             self.receipts.append((name, body, await comms.send(comms.envelope(recipient, body))))
+            number += 1
 
     def admitted(self) -> set[tuple[str, str]]:
         return {(name, body) for name, body, receipt in self.receipts if receipt.status is ReceiptStatus.ADMITTED}
@@ -303,11 +311,24 @@ class Traffic:
             receipt.status.value if receipt.reason is None else receipt.reason.value for _, _, receipt in self.receipts
         )
 
+    async def all_done(self) -> None:
+        """Wait until everything that was admitted is done."""
+        await self._place.until(lambda: not self._left())
+
+    def _left(self) -> set[tuple[str, str]]:
+        runs = self._place.handled()
+        return self.admitted() - {(run.session, run.message) for run in runs if run.ended is not None}
+
     async def judge(self) -> Judgement:
         """Wait until everything that was admitted is done, as far as it will be, and judge."""
         place = self._place
         with trio.move_on_after(20):
-            while self.admitted() - {(run.session, run.message) for run in place.handled() if run.ended is not None}:
+            while self._left():
                 await trio.sleep(0.1)
         await place.send_home()
-        return Judgement(place.excused, place.losses()).judge(place.handled(), self.admitted())
+        judged = Judgement(place.excused, place.losses()).judge(place.handled(), self.admitted())
+        refused = {(name, body) for name, body, receipt in self.receipts if receipt.status is ReceiptStatus.DROPPED}
+        judged.wrongs += [
+            f"refused, and handled: {run}" for run in place.handled() if (run.session, run.message) in refused
+        ]
+        return judged
