@@ -144,7 +144,8 @@ class Place:
         for host in living:
             host.signal(signal.SIGTERM)
         for host in living:
-            assert await host.ended() == 0, host.log[-2000:]
+            # One that has only just begun is not told to go, it goes.
+            assert await host.ended() == (0 if host.log else -signal.SIGTERM), host.log[-2000:]
             assert "could not be taken up" not in host.log, host.log[-4000:]
 
     @contextmanager
@@ -230,21 +231,29 @@ class Judgement:
         return self
 
     def _judge_repetitions(self, runs: list[Handled]) -> None:
-        """See that only what a dead host had begun last is begun again, once for each death."""
+        """See that only what a host had begun last that died is begun again, once for each death or loss."""
         previous: dict[str, Handled] = {}
         last_of: dict[int, Handled] = {}
+        doubles = 0
         for run in runs:
             before = previous.get(run.message)
             if before is not None:
-                self.doubles += 1
-                if not self._is_excused(before):
+                doubles += 1
+                if not (self._is_excused(before) or self._is_excused(run)):
                     self.wrongs.append(f"begun again though its host lived: {before} {run}")
-                elif last_of[before.pid] is not before:
+                elif not self._has_lost(before) and not self._has_lost(run) and last_of[before.pid] is not before:
                     self.wrongs.append(f"begun again though its host had begun another: {before} {run}")
             previous[run.message] = last_of[run.pid] = run
+        chances = len(self.excused) + sum(self.losses[pid, runs[0].session] for pid in {run.pid for run in runs})
+        if doubles > chances:
+            self.wrongs.append(f"{doubles} begun again, after {chances} deaths and losses")
+        self.doubles += doubles
+
+    def _has_lost(self, run: Handled) -> bool:
+        return (run.pid, run.session) in self.losses
 
     def _is_excused(self, run: Handled) -> bool:
-        return run.pid in self.excused or (run.pid, run.session) in self.losses
+        return run.pid in self.excused or self._has_lost(run)
 
     def _judge_order(self, runs: list[Handled]) -> None:
         last: dict[str, int] = {}
