@@ -31,6 +31,9 @@ __all__ = ["RedisJournal", "Renewal"]
 
 _logger: Final = logging.getLogger("meerkat_trio.journal")
 
+_SHORTEST_LEASE: Final = 0.1
+_LONGEST_LEASE: Final = 86400
+"""The server counts in whole milliseconds, and not for ever."""
 _GOODBYE: Final = 2.0
 """Seconds in which the server hears that this host is gone."""
 _WRITINGS_KEPT: Final = 24 * 3600 * 1000
@@ -72,7 +75,7 @@ class RedisJournal(Journal):
         Args:
             url: as for `meerkat_trio.comms.RedisNetwork`.
             namespace: what all keys begin with; hosts that share sessions have the same.
-            lease: seconds, above 0, for which a session stays with a host that is not heard of.
+            lease: seconds, from 0.1 to 86400, for which a session stays with a host that is not heard of.
             host: what this host is called, for people; each process adds something of its own.
             limits: the bounds; of those of the transport only the time-outs and back-offs count.
 
@@ -83,8 +86,8 @@ class RedisJournal(Journal):
             raise ValueError(f"namespace: a printable text is needed, not {namespace!r}")
         if not host or not host.isprintable() or " " in host:
             raise ValueError(f"host: a printable text without spaces is needed, not {host!r}")
-        if not 0 < lease < math.inf:
-            raise ValueError(f"lease: seconds above 0 are needed, not {lease!r}")
+        if not _SHORTEST_LEASE <= lease <= _LONGEST_LEASE:
+            raise ValueError(f"lease: seconds from {_SHORTEST_LEASE} to {_LONGEST_LEASE} are needed, not {lease!r}")
         self.lease: float = lease
         self.host: str = f"{host}-{secrets.token_hex(4)}"
         self.keys: Keys = Keys(namespace)
