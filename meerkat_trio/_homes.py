@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import defaultdict
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, final
 
@@ -37,6 +38,9 @@ _AT_ONCE: Final = 32
 _ORPHANED: Final = 2.0
 """Leases after which a session that nobody takes is taken beyond this host's share."""
 
+_LONGEST: Final = 8
+"""Leases until a session that could not be taken up is tried again, at the most."""
+
 Serve: TypeAlias = "Callable[[SessionId, Fence], Awaitable[CommsRuntime]]"
 """Restores or registers a session whose home this host is now, and attaches the comms runtime that it returns."""
 
@@ -46,9 +50,12 @@ class Homes:
     """The sessions that this host shares with others. Made by `share_sessions`."""
 
     __slots__ = (
+        "_failures",
+        "_going",
         "_homeless",
         "_journal",
         "_limit",
+        "_locks",
         "_machine",
         "_orphans",
         "_serve",
@@ -71,6 +78,12 @@ class Homes:
         # Since when a session is seen without a home, and which ones were taken because nobody else did.
         self._homeless: dict[SessionId, float] = {}
         self._orphans: set[SessionId] = set()
+        # How often in a row each session could not be taken up, and when that may be tried again.
+        self._failures: dict[SessionId, tuple[int, float]] = {}
+        # What is to be given back, once: by then this host may be home again, of which nothing is to be given back.
+        self._going: set[SessionId] = set()
+        # A session that is being taken up is given back after that, not meanwhile.
+        self._locks: defaultdict[SessionId, trio.Lock] = defaultdict(trio.Lock)
         self._limit = trio.CapacityLimiter(_AT_ONCE)
         self.where = {}
 
@@ -104,30 +117,49 @@ class Homes:
                 await trio.sleep(_LOOK)
 
     async def leave(self) -> None:
-        """Give everything back at once: what is running gets the machine's grace time.
+        """Give everything back at once: what is running gets the machine's grace time, and keeps its lease meanwhile.
 
         **Cancellation:** leases that are not given back end by themselves.
         """
         async with trio.open_nursery() as nursery:
-            for session_id in {*self._journal.held, *self._transports}:
-                nursery.start_soon(self._give_back, session_id)
+            nursery.start_soon(self._keep)
+            async with trio.open_nursery() as giving:
+                self._going.clear()
+                for session_id in {*self._journal.held, *self._transports}:
+                    self._begin_to_give_back(session_id, giving)
+            nursery.cancel_scope.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            for session_id in (await self._journal.renew(is_leaving=True)).lost:
+                self._has_lost(session_id)
+            await trio.sleep(self._journal.lease / _RENEWALS)
+
+    def _has_lost(self, session_id: SessionId) -> None:
+        _logger.warning("session %s: the lease is lost; this host is its home no more", session_id)
+        self._machine.disown(session_id)
+
+    def _begin_to_give_back(self, session_id: SessionId, nursery: trio.Nursery) -> None:
+        if session_id not in self._going:
+            self._going.add(session_id)
+            nursery.start_soon(self._give_back, session_id)
 
     async def _look(self, nursery: trio.Nursery) -> None:
         renewal = await self._journal.renew()
         for session_id in renewal.lost:
-            _logger.warning("session %s: the lease is lost; this host is its home no more", session_id)
-            self._machine.disown(session_id)
-            nursery.start_soon(self._give_back, session_id)
+            self._has_lost(session_id)
+            self._begin_to_give_back(session_id, nursery)
         self.where = await self._journal.homes(self._sessions)
         share = math.ceil(len(self._sessions) / max(renewal.hosts, 1))
         self._give_excess_back(share, nursery)
         self._take_share(share, nursery, renewal)
 
     def _give_excess_back(self, share: int, nursery: trio.Nursery) -> None:
-        served = [each for each in self.here if each in self._transports and each not in self._orphans]
+        elsewhere = self._orphans | self._going
+        served = [each for each in self.here if self._transports.get(each) is not None and each not in elsewhere]
         for session_id in served[share:]:
             _logger.info("session %s: is given to another host", session_id)
-            nursery.start_soon(self._give_back, session_id)
+            self._begin_to_give_back(session_id, nursery)
 
     def _take_share(self, share: int, nursery: trio.Nursery, renewal: Renewal) -> None:
         now = trio.current_time()
@@ -136,7 +168,7 @@ class Homes:
         room = share - len(self._transports)
         for session_id in homeless:
             is_orphan = renewal.hosts == 1 or now - self._homeless[session_id] > _ORPHANED * self._journal.lease
-            if room <= 0 and not is_orphan:
+            if (room <= 0 and not is_orphan) or now < self._failures.get(session_id, (0, -math.inf))[1]:
                 continue
             if room <= 0:
                 self._orphans.add(session_id)
@@ -147,7 +179,7 @@ class Homes:
     # --- one session --------------------------------------------------------------------------------
 
     async def _take_up(self, session_id: SessionId) -> None:
-        async with self._limit:
+        async with self._locks[session_id], self._limit:
             try:
                 fence = await self._journal.take(session_id)
                 if fence is None:
@@ -155,14 +187,19 @@ class Homes:
                     return
                 _logger.info("session %s: this host is its home now", session_id)
                 self._transports[session_id] = await self._serve(session_id, fence)
+                self._failures.pop(session_id, None)
             except (MeerkatError, trio.ClosedResourceError, OSError):
                 # Another host may do better; this one tries again when nobody has.
                 _logger.exception("session %s: could not be taken up", session_id)
+                failed = self._failures.get(session_id, (0, 0.0))[0] + 1
+                delay = self._journal.lease * min(2 ** (failed - 1), _LONGEST)
+                self._failures[session_id] = failed, trio.current_time() + delay
                 await self._give_back_now(session_id)
 
     async def _give_back(self, session_id: SessionId) -> None:
-        async with self._limit:
+        async with self._locks[session_id], self._limit:
             await self._give_back_now(session_id)
+        self._going.discard(session_id)
 
     async def _give_back_now(self, session_id: SessionId) -> None:
         """End a session here, then let go of its transport, then of its lease: in this order nothing is in between."""

@@ -146,6 +146,16 @@ class JournalWriter:
         self.put(session_id, entry)
         return admission
 
+    def is_doubtful(self, session_id: SessionId) -> bool:
+        """Say whether a session may have another home by now: `find_out`."""
+        return self._journal.is_doubtful(session_id)
+
+    def find_out(self, session_id: SessionId) -> trio.Event:
+        """Have the journal asked who is a session's home; return what is set once that is known."""
+        self._next.changes.setdefault(session_id, [])
+        self._wake.set()
+        return self._next.over[0]
+
     def close(self, deadline: float) -> None:
         """Write what is left, until ``deadline`` at the latest, and end."""
         self._closing = True

@@ -141,6 +141,20 @@ class SessionRecord:
         if self.is_moved:
             raise SessionMoved(self._session_id)
 
+    async def until_sure(self) -> None:
+        """As `until_durable`, and this process is known to be the session's home: it may have stood still.
+
+        Raises:
+            JournalFailed: the machine has closed, and it was not written.
+            SessionMoved: another process is the session's home now.
+
+        **Cancellation:** it will be written all the same.
+        """
+        await self.until_durable()
+        if self._writer.is_doubtful(self._session_id):
+            self._last = self._writer.find_out(self._session_id)
+            await self.until_durable()
+
     def seal(self) -> None:
         """Record no more changes of the session itself: its process ends, and the session does not."""
         self.is_sealed = True

@@ -274,7 +274,7 @@ class SessionTasks(Admission):
         """
         if self.record is not None:
             try:
-                await self.record.until_durable()
+                await self.record.until_sure()
             except SessionMoved:
                 await trio.sleep_forever()
 

@@ -331,3 +331,11 @@ class Journal(ABC):
 
         **Cancellation:** all was written or nothing. Any number of tasks may append at once, each for other sessions.
         """
+
+    def is_doubtful(self, session_id: SessionId) -> bool:  # noqa: ARG002 - for those who have doubts
+        """Say whether a session may have another home by now, as far as can be told without asking.
+
+        Before anything is begun of such a session, an append without changes finds out. A journal of one machine has no
+        doubts.
+        """
+        return False

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["HostConfig", "SessionConfig", "read_config"]
 
+_SHORTEST_LEASE: Final = 0.1
+_LONGEST_LEASE: Final = 86400
+"""Those of `RedisJournal`, which is an extra."""
 _HOST_KEYS: Final = {"status", "grace", "journal", "durability", "redis", "namespace", "lease", "name"}
 _DURABILITIES: Final[tuple[Durability, ...]] = ("full", "normal")
 _COUNTS: Final = ("work_queue", "max_attempts", "abandoned_limit", "outbox", "work_lane", "control_lane")
@@ -119,8 +122,8 @@ def read_config(path: Path) -> HostConfig:
     if durability not in _DURABILITIES:
         host.refuse("durability", "full or normal is needed")
     lease = host.get("lease", float, 10.0)
-    if not 0 < lease < math.inf:
-        host.refuse("lease", "seconds above 0 are needed")
+    if not _SHORTEST_LEASE <= lease <= _LONGEST_LEASE:
+        host.refuse("lease", f"seconds from {_SHORTEST_LEASE} to {_LONGEST_LEASE} are needed")
     return HostConfig(
         redis=redis,
         namespace=host.get("namespace", str, "meerkat"),

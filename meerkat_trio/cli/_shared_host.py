@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import click
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ._status import Snapshot
 
 __all__ = ["SharedHost"]
+
+_KEYS: Final = {"url": "redis", "host": "name"}
+"""What arguments are called in the file."""
 
 
 class SharedHost:
@@ -57,7 +60,8 @@ class SharedHost:
             )
             network = RedisNetwork(config.redis or "", namespace=config.namespace, limits=self._limits)
         except ValueError as error:
-            raise click.UsageError(f"{self._path}: [host]: {error}") from None
+            name, _, why = str(error).partition(": ")
+            raise click.UsageError(f"{self._path}: [host]: {_KEYS.get(name, name)}: {why}") from None
         executors = executor_of(config.sessions, self._path)
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with network, open_machine(grace=config.grace, journal=journal, executors=executors) as machine:

@@ -96,6 +96,7 @@ class RedisNetwork:
         self._opening: AbstractAsyncContextManager[trio.Nursery]
         self._nursery: trio.Nursery
         self._is_entered = False
+        self._is_writing = True
         self._mailboxes: dict[PeerId, Mailbox] = {}
         # Closed, and not given back yet; with the round of the reader that may still read for it.
         self._closing: dict[Mailbox, int] = {}
@@ -116,9 +117,17 @@ class RedisNetwork:
         self._opening = trio.open_nursery()
         self._nursery = await self._opening.__aenter__()
         self._nursery.start_soon(self._reading.run, self.reader.serve)
-        self._nursery.start_soon(self._writing.run, self._writer.serve)
+        self._nursery.start_soon(self._write)
         self._is_entered = True
         return self
+
+    async def _write(self) -> None:
+        try:
+            await self._writing.run(self._writer.serve)
+        finally:
+            # Nobody has to wait for what will not be written.
+            self._is_writing = False
+            self.has_progressed()
 
     async def __aexit__(
         self,
@@ -402,11 +411,15 @@ class RedisNetwork:
 
         **Cancellation:** that is done in the background, while the network lives.
         """
-        if self._is_entered and not mailbox.instances:
+        if self._is_entered and self._is_writing and not mailbox.instances:
             with trio.move_on_after(self.limits.linger):
                 # Open claims decide when they will; whoever closes is not made to wait for them.
                 await self._wait_until(
-                    lambda: mailbox not in self._closing or (mailbox.is_flushed and not mailbox.is_released)
+                    lambda: (
+                        not self._is_writing
+                        or mailbox not in self._closing
+                        or (mailbox.is_flushed and not mailbox.is_released)
+                    )
                 )
         await trio.lowlevel.checkpoint()
 

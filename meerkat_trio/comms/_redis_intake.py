@@ -6,10 +6,9 @@ Values and bookkeeping; what becomes of an envelope is the mailbox's business.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 from ..authority import Lane
-from ._redis_scripts import GROUP, TAKE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,9 +17,8 @@ if TYPE_CHECKING:
     from ..authority import DropReason, PeerId
     from ._arrivals import Arrival
     from ._redis_limits import Fence
-    from ._redis_scripts import Keys
 
-__all__ = ["LANES", "Change", "Entry", "Intake", "Part", "take"]
+__all__ = ["LANES", "Change", "Entry", "Intake", "Part"]
 
 LANES: Final = (Lane.CONTROL, Lane.WORK)
 """In the order in which scripts have the streams."""
@@ -35,12 +33,6 @@ class Home(Protocol):
 
     def settled(self, entry: Entry, index: int, arrival: Arrival) -> None:
         """Note what became of an envelope."""
-
-
-def take(keys: Keys, home: Home, intake: Intake, *, also_from_the_gone: bool) -> tuple[Any, ...]:
-    """Return what to ask, so that a lane has its stream and group, and what is pending for nobody is ours."""
-    key, token = ("", "") if home.fence is None else (home.fence.key, home.fence.token)
-    return TAKE, 2, intake.stream, key, GROUP, keys.token, keys.alive, int(also_from_the_gone), token
 
 
 @final

@@ -5,12 +5,12 @@ It owns every blocking reading of the process. A session that is cancelled has n
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 
 import trio
 
-from ._redis_intake import take
-from ._redis_scripts import BEAT, FENCED, GROUP, TAKE
+from ._redis_scripts import BEAT, FENCED, GROUP, taking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,8 @@ _Read: TypeAlias = "tuple[Mailbox, Intake, tuple[bytes, int]]"
 """What is read, and from where on."""
 _NEW: Final = b">"
 _FIRST: Final = b"0"
+_LOOKS: Final = 3
+"""Looks at the leases in the time after which a process is taken to be gone."""
 
 
 class Network(Protocol):
@@ -59,6 +61,7 @@ class Reader:
         self._link = link
         self._cursor = _FIRST
         self._read_answers: list[bytes] = []
+        self._looks_again = -math.inf
         self.is_blocked: bool = False
         """Whether it waits for something to come, and cannot write what there is to be written."""
         self.rounds: int = 0
@@ -80,13 +83,14 @@ class Reader:
         **Cancellation:** this is how it ends; what was read stays pending and is read again.
         """
         self._cursor = _FIRST
+        self._looks_again = -math.inf
         for mailbox in self._network.open_mailboxes():
             for intake in mailbox.intakes.values():
                 intake.begin_again()
         keys, limits = self._network.keys, self._network.limits
         lives = int(limits.gone_after * 1000), int(limits.acceptance_window * 1000)
         await self._link.ask(
-            (TAKE, 2, keys.answers, "", GROUP, keys.token, keys.alive, 0, ""),
+            taking(keys, keys.answers, None),
             (BEAT, 2, keys.alive + keys.token, keys.answers, *lives),
         )
         try:
@@ -94,27 +98,48 @@ class Reader:
                 self.rounds += 1
                 self._network.has_progressed()
                 await self._prepare()
+                await self._look_at_fences()
                 await self._read()
         finally:
             self.is_blocked = False
 
     async def _prepare(self) -> None:
         """See to it that every stream has its group, and take over what was given back."""
+        network = self._network
         new = [
             (mailbox, intake)
-            for mailbox in self._network.open_mailboxes()
+            for mailbox in network.open_mailboxes()
             for intake in mailbox.intakes.values()
             if not intake.is_ready
         ]
         if not new:
             return
-        network = self._network
-        replies = await self._link.ask(*(take(network.keys, *each, also_from_the_gone=False) for each in new))
-        for (mailbox, intake), taken in zip(new, replies, strict=True):
-            if taken == FENCED:
-                network.is_fenced(mailbox)
-            else:
+        # The fence of the moment: a lease may be lost and taken again before the server answers.
+        asked = [mailbox.fence for mailbox, _ in new]
+        replies = await self._link.ask(
+            *(taking(network.keys, intake.stream, fence) for (_, intake), fence in zip(new, asked, strict=True))
+        )
+        for (mailbox, intake), fence, taken in zip(new, asked, replies, strict=True):
+            if taken != FENCED:
                 intake.is_ready = taken >= 0
+            elif mailbox.fence == fence:
+                network.is_fenced(mailbox)
+
+    async def _look_at_fences(self) -> None:
+        """See whether the leases are still ours, if that was not seen for a while: this process may have stood still.
+
+        What is read without a lease is refused in the end, but by then what came after it may have overtaken it.
+        """
+        network, now = self._network, trio.current_time()
+        if now < self._looks_again:
+            return
+        fenced = [(each, each.fence) for each in network.open_mailboxes() if each.fence is not None]
+        if fenced:
+            (tokens,) = await self._link.ask((b"MGET", *(fence.key for _, fence in fenced)))
+            for (mailbox, fence), token in zip(fenced, tokens, strict=True):
+                if mailbox.fence == fence and token != fence.token.encode():
+                    network.is_fenced(mailbox)
+        self._looks_again = now + network.limits.gone_after / _LOOKS
 
     async def _read(self) -> None:
         """Read once; what there is to be written goes first, in the same breath."""

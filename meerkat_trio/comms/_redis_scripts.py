@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, final
 
 if TYPE_CHECKING:
     from ..authority import Lane, PeerId
+    from ._redis_limits import Fence
 
 __all__ = [
     "ADD",
@@ -27,6 +28,7 @@ __all__ = [
     "UPDATE",
     "Keys",
     "digest",
+    "taking",
 ]
 
 GROUP: Final = b"meerkat"
@@ -144,12 +146,14 @@ end
 return failed
 """
 
-# KEYS: stream, fence. ARGV: group, our token, what alive keys begin with, whether to take from the dead too ("1"),
-# fence token. Makes stream and group; takes over what is pending for nobody, or for consumers that are gone. Returns
-# how many, or -1 if there is no group and no memory for one.
+# KEYS: stream, fence. ARGV: fence token, group, our token, what alive keys begin with, whether to take from the dead
+# too ("1").
+# Makes stream and group; takes over what is pending for nobody, or for consumers that are gone; under a fence what is
+# pending for any other, at once, for none of them may answer it, and what comes behind it is not to overtake it.
+# Returns how many; or -1 if there is no group and no memory for one; or 'fenced'.
 TAKE: Final = """
-if ARGV[5] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[5] then return 'fenced' end
-local group, me = ARGV[1], ARGV[2]
+if ARGV[1] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[1] then return 'fenced' end
+local group, me = ARGV[2], ARGV[3]
 redis.pcall('XGROUP', 'CREATE', KEYS[1], group, '0', 'MKSTREAM')
 local made = redis.pcall('XGROUP', 'CREATECONSUMER', KEYS[1], group, me)
 if type(made) == 'table' and made.err then return -1 end
@@ -159,8 +163,8 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], group)) do
     for i = 1, #consumer, 2 do
         if consumer[i] == 'name' then name = consumer[i + 1] end
     end
-    local gone = name == 'nobody'
-    if not gone and name ~= me and ARGV[4] == '1' then gone = redis.call('EXISTS', ARGV[3] .. name) == 0 end
+    local gone = name == 'nobody' or (ARGV[1] ~= '' and name ~= me)
+    if not gone and name ~= me and ARGV[5] == '1' then gone = redis.call('EXISTS', ARGV[4] .. name) == 0 end
     if gone then
         local ids = {}
         for _, pending in ipairs(redis.call('XPENDING', KEYS[1], group, '-', '+', 1000, name)) do
@@ -209,6 +213,12 @@ return redis.call('EXISTS', KEYS[1])
 """
 
 SCRIPTS: Final = (ADD, ROOM, UPDATE, TAKE, RELEASE, BEAT)
+
+
+def taking(keys: Keys, stream: str, fence: Fence | None, *, of_the_dead: bool = False) -> tuple[str | bytes | int, ...]:
+    """Return what to ask the server to take over what is pending in a stream."""
+    key, token = ("", "") if fence is None else (fence.key, fence.token)
+    return TAKE, 2, stream, key, token, GROUP, keys.token, keys.alive, int(of_the_dead)
 
 
 def digest(script: str) -> str:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, final
 import trio
 
 from ..authority import DropReason
-from ._redis_intake import take
-from ._redis_scripts import ADD, BEAT, FENCED, FULL, GROUP, MEMORY, NOBODY, RELEASE, ROOM
+from ._redis_scripts import ADD, BEAT, FENCED, FULL, GROUP, MEMORY, NOBODY, RELEASE, ROOM, taking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -263,13 +262,13 @@ class Writer:
         yield (BEAT, 2, keys.alive + keys.token, keys.answers, *lives), _nothing
         for mailbox in network.open_mailboxes():
             for intake in mailbox.intakes.values():
-                command = take(keys, mailbox, intake, also_from_the_gone=now >= self._may_take)
+                command = taking(keys, intake.stream, mailbox.fence, of_the_dead=now >= self._may_take)
                 yield command, partial(self._took, mailbox, intake)
 
     def _took(self, mailbox: Mailbox, intake: Intake, taken: int | bytes) -> None:
-        if isinstance(taken, bytes):
+        if taken == FENCED:
             self._network.is_fenced(mailbox)
-        elif taken > 0:
+        elif int(taken) > 0:
             intake.replay()
             self.call_reader()
 

@@ -31,6 +31,9 @@ __all__ = ["RedisJournal", "Renewal"]
 
 _logger: Final = logging.getLogger("meerkat_trio.journal")
 
+_SHORTEST_LEASE: Final = 0.1
+_LONGEST_LEASE: Final = 86400
+"""The server counts in whole milliseconds, and not for ever."""
 _GOODBYE: Final = 2.0
 """Seconds in which the server hears that this host is gone."""
 _WRITINGS_KEPT: Final = 24 * 3600 * 1000
@@ -72,7 +75,7 @@ class RedisJournal(Journal):
         Args:
             url: as for `meerkat_trio.comms.RedisNetwork`.
             namespace: what all keys begin with; hosts that share sessions have the same.
-            lease: seconds, above 0, for which a session stays with a host that is not heard of.
+            lease: seconds, from 0.1 to 86400, for which a session stays with a host that is not heard of.
             host: what this host is called, for people; each process adds something of its own.
             limits: the bounds; of those of the transport only the time-outs and back-offs count.
 
@@ -83,8 +86,8 @@ class RedisJournal(Journal):
             raise ValueError(f"namespace: a printable text is needed, not {namespace!r}")
         if not host or not host.isprintable() or " " in host:
             raise ValueError(f"host: a printable text without spaces is needed, not {host!r}")
-        if not 0 < lease < math.inf:
-            raise ValueError(f"lease: seconds above 0 are needed, not {lease!r}")
+        if not _SHORTEST_LEASE <= lease <= _LONGEST_LEASE:
+            raise ValueError(f"lease: seconds from {_SHORTEST_LEASE} to {_LONGEST_LEASE} are needed, not {lease!r}")
         self.lease: float = lease
         self.host: str = f"{host}-{secrets.token_hex(4)}"
         self.keys: Keys = Keys(namespace)
@@ -94,6 +97,8 @@ class RedisJournal(Journal):
         self._link = Link("journal", self._server, limits or RedisLimits(), troubles, SCRIPTS)
         self._desk = Desk(self._link)
         self._tokens: dict[SessionId, str] = {}
+        # Until when each lease lasts by our own clock; the server's ends later.
+        self._sure_until: dict[SessionId, float] = {}
         self._writings = 0
         self._opening: AbstractAsyncContextManager[trio.Nursery] | None = None
         self._nursery: trio.Nursery
@@ -192,6 +197,10 @@ class RedisJournal(Journal):
         names = tuple(changes)
         return frozenset(names[number - 1] for number in moved)
 
+    def is_doubtful(self, session_id: SessionId) -> bool:
+        """Say whether the lease of a session may have ended: this process has stood still, or the server is away."""
+        return trio.current_time() >= self._sure_until.get(session_id, -math.inf)
+
     # --- the leases ---------------------------------------------------------------------------------
 
     def fence(self, session_id: SessionId) -> Fence | None:
@@ -212,7 +221,7 @@ class RedisJournal(Journal):
 
         **Cancellation:** this host may be its home: `release` it, or take it again.
         """
-        keys = self.keys
+        keys, asked = self.keys, trio.current_time()
         token = await self._desk.ask(
             TAKE,
             2,
@@ -224,25 +233,37 @@ class RedisJournal(Journal):
             raise JournalFailed(self._where, "the server has no memory")
         if text:
             self._tokens[session_id] = text
+            self._sure_until[session_id] = asked + self.lease
             return self.fence(session_id)
-        self._tokens.pop(session_id, None)
+        self._drop(session_id)
         return None
 
-    async def renew(self) -> Renewal:
+    def _drop(self, session_id: SessionId) -> str | None:
+        self._sure_until.pop(session_id, None)
+        return self._tokens.pop(session_id, None)
+
+    async def renew(self, *, is_leaving: bool = False) -> Renewal:
         """Renew every lease, and say how things stand; what is lost is forgotten.
+
+        Args:
+            is_leaving: this host takes up no more, and the others are not to count on it.
 
         **Cancellation:** they may be renewed.
         """
-        held = dict(self._tokens)
+        held, asked = dict(self._tokens), trio.current_time()
         keys = [self.keys.hosts, self.keys.vacated, *(self.keys.home(each) for each in held)]
         hosts, vacated, *lost = await self._desk.ask(
-            RENEW, len(keys), *keys, self.host, int(self.lease * 1000), *held.values()
+            RENEW, len(keys), *keys, self.host, int(self.lease * 1000), int(is_leaving), *held.values()
         )
         names = tuple(held)
         gone = frozenset(names[number - 1] for number in lost)
-        for session_id in gone:
-            if self._tokens.get(session_id) == held[session_id]:
-                del self._tokens[session_id]
+        for session_id, token in held.items():
+            if self._tokens.get(session_id) != token:
+                continue
+            if session_id in gone:
+                self._drop(session_id)
+            else:
+                self._sure_until[session_id] = asked + self.lease
         return Renewal(hosts=hosts, vacated=vacated, lost=gone)
 
     async def release(self, session_id: SessionId) -> bool:
@@ -250,7 +271,7 @@ class RedisJournal(Journal):
 
         **Cancellation:** it may be given back; its lease ends by itself.
         """
-        token = self._tokens.pop(session_id, None)
+        token = self._drop(session_id)
         if token is None:
             await trio.lowlevel.checkpoint()
             return False

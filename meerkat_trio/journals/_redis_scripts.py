@@ -104,17 +104,21 @@ redis.call('SET', KEYS[1], token, 'PX', ARGV[3])
 return token
 """
 
-# KEYS: hosts, vacated, then the leases. ARGV: host, lease in ms, then the tokens.
+# KEYS: hosts, vacated, then the leases. ARGV: host, lease in ms, whether the host is leaving ("1"), then the tokens.
 # Returns how many hosts live, how many sessions were given back, and then the numbers, from 1 up, of those leases that
 # are another's.
 RENEW: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.pcall('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+if ARGV[3] == '1' then
+    if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.pcall('INCR', KEYS[2]) end
+else
+    redis.pcall('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[1])
+end
 local found = {redis.call('ZCARD', KEYS[1]), tonumber(redis.call('GET', KEYS[2]) or 0)}
 for i = 3, #KEYS do
-    if redis.call('GET', KEYS[i]) == ARGV[i] then
+    if redis.call('GET', KEYS[i]) == ARGV[i + 1] then
         redis.call('PEXPIRE', KEYS[i], ARGV[2])
     else
         found[#found + 1] = i - 2

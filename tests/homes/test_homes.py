@@ -45,6 +45,10 @@ class World:
         self.running: Counter[str] = Counter()
         self.overlaps = 0
         self.sender = identity("sender")
+        # What handlers wait for, and how often a session is to fail to be served.
+        self.gate: trio.Event | None = None
+        self.refusals = 0
+        self.served = 0
 
     def identity(self, name: str) -> Identity:
         return identity(f"key {name}")
@@ -62,7 +66,6 @@ class Host:
     network: RedisNetwork
     journal: RedisJournal
     homes: Homes | None = None
-    gate: trio.Event = attrs.Factory(trio.Event)
 
     async def handler(self, run: SessionRun) -> None:
         name, world = run.session.id, self.world
@@ -70,17 +73,24 @@ class Host:
         world.overlaps += world.running[name] > 1
         try:
             await trio.lowlevel.checkpoint()
+            if world.gate is not None:
+                await world.gate.wait()
             world.handled[name].append(run.message.body)
             world.by[name].append(self.journal.host)
         finally:
             world.running[name] -= 1
 
     async def serve(self, session_id: str, fence: Fence) -> RedisComms:
+        world = self.world
+        world.served += 1
+        if world.refusals:
+            world.refusals -= 1
+            raise OSError("no room")
         session = await self.machine.restore(session_id) or await self.machine.register(session_id, self.handler)
         comms = await self.network.open(
-            self.world.identity(session_id),
+            world.identity(session_id),
             runtime_id=session_id,
-            trusted=[endpoint("sender", self.world.sender)],
+            trusted=[endpoint("sender", world.sender)],
             fence=fence,
         )
         await session.attach_ingress(comms)
@@ -102,12 +112,12 @@ def endpoint(name: str, who: Identity) -> Any:
 
 
 @asynccontextmanager
-async def host(world: World) -> AsyncIterator[Host]:
+async def host(world: World, *, grace: float = 1.0) -> AsyncIterator[Host]:
     journal = RedisJournal(world.server.url, lease=LEASE, limits=LIMITS)
     made: list[Host] = []
     async with (
         RedisNetwork(world.server.url, limits=LIMITS) as network,
-        open_machine(journal=journal, executors=lambda _: made[0].handler, grace=1.0) as machine,
+        open_machine(journal=journal, executors=lambda _: made[0].handler, grace=grace) as machine,
     ):
         made.append(Host(world, machine, network, journal))
         async with share_sessions(machine, journal, world.sessions, made[0].serve) as homes:

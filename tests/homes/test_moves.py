@@ -46,7 +46,7 @@ class Notes:
         await trio.lowlevel.checkpoint()
         return self.given_back
 
-    async def renew(self) -> Renewal:
+    async def renew(self, *, is_leaving: bool = False) -> Renewal:
         await trio.lowlevel.checkpoint()
         lost, self.lost = self.lost, set()
         for each in lost:

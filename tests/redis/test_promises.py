@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
 import pytest
 import trio
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from meerkat_trio.comms import RedisComms
 
     from .rig import Server
+
+LATE = attrs.evolve(SOON, gone_after=30.0)
+"""Nobody is taken for dead, and nobody looks whether its lease is lost."""
 
 
 @pytest.fixture
@@ -237,7 +241,7 @@ async def test_a_host_that_lost_its_lease_acknowledges_and_answers_nothing(
     shared_server.cli("SET", lease, "first")
     async with (
         RedisNetwork(url, namespace=place, limits=SOON) as here,
-        RedisNetwork(url, namespace=place, limits=SOON) as old,
+        RedisNetwork(url, namespace=place, limits=LATE) as old,
         RedisNetwork(url, namespace=place, limits=SOON) as new,
     ):
         alice = await opened(here, "alice")
@@ -259,6 +263,40 @@ async def test_a_host_that_lost_its_lease_acknowledges_and_answers_nothing(
         assert await take(fresh, 2) == [2, 3]
         with trio.fail_after(PATIENCE):
             assert [await receipt.wait() for receipt in receipts] == [ReceiptStatus.ADMITTED] * 2
+
+
+async def test_who_has_the_lease_takes_over_what_another_has_read_before_anything_newer(
+    shared_server: Server, place: str
+) -> None:
+    url, lease = shared_server.url, f"{place}:lease"
+    shared_server.cli("SET", lease, "first")
+    async with (
+        RedisNetwork(url, namespace=place, limits=SOON) as here,
+        RedisNetwork(url, namespace=place, limits=LATE) as old,
+        RedisNetwork(url, namespace=place, limits=LATE) as new,
+    ):
+        alice = await opened(here, "alice")
+        stale = await opened(old, "bob", fence=Fence(lease, "first"))
+        introduce(alice, stale)
+        for number in (1, 2, 3):
+            await alice.send(alice.envelope(stale.peer_id, number))
+        await until(lambda: stale.statistics().work_waiting == 3)
+        shared_server.cli("SET", lease, "second")
+        fresh = await opened(new, "bob", fence=Fence(lease, "second"))
+        introduce(alice, fresh)
+        await alice.send(alice.envelope(stale.peer_id, 4))
+        assert await take(fresh, 4) == [1, 2, 3, 4]
+
+
+async def test_a_lease_that_is_lost_is_noticed_though_there_is_nothing_to_write(
+    shared_server: Server, place: str
+) -> None:
+    url, lease = shared_server.url, f"{place}:lease"
+    shared_server.cli("SET", lease, "first")
+    async with RedisNetwork(url, namespace=place, limits=SOON) as network:
+        bob = await opened(network, "bob", fence=Fence(lease, "first"))
+        shared_server.cli("SET", lease, "second")
+        await until(lambda: bob.is_fenced)
 
 
 async def test_what_a_host_without_its_lease_sends_is_not_sent(shared_server: Server, place: str) -> None:
