@@ -94,7 +94,7 @@ async def test_a_host_that_is_killed_at_any_stage_loses_nothing_and_repeats_one_
     tmp_path: Path, server: Server, rounds: int
 ) -> None:
     began, chance = time.monotonic(), random.Random(rounds)
-    place = Place(tmp_path, server, 4)
+    place = Place(tmp_path, server, 4, lease=0.6)
     traffic = Traffic(place)
     with place.cleared():
         async with trio.open_nursery() as nursery:
@@ -124,8 +124,11 @@ def remembered(place: Place) -> dict[str, list[str]]:
     """Return what the server has of the messages of all sessions, and what is pending."""
     found: dict[str, list[str]] = {}
     for name in place.sessions:
-        fields = place.server.cli("HKEYS", f"meerkat:entries:{name}").splitlines()
-        found[name] = sorted(field for field in fields if not field.startswith("session"))
+        entries = f"meerkat:entries:{name}"
+        # Who is home next writes down that it is.
+        fields = place.server.cli("HKEYS", entries).splitlines()
+        fields = sorted(field for field in fields if not field.startswith("session"))
+        found[name] = [*fields, place.server.cli("HMGET", entries, *fields)]
     for stream in place.server.cli("KEYS", "meerkat:*:work").splitlines():
         found[stream] = [place.server.cli(*words) for words in (("XLEN", stream), ("XPENDING", stream, "meerkat"))]
     return found
