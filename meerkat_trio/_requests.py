@@ -149,10 +149,12 @@ class _Held:
 class Requests:
     """What one session has asked and been asked."""
 
-    __slots__ = ("_departing", "_held", "_host", "_kept", "_pending", "given_up", "outbox")
+    __slots__ = ("_departing", "_held", "_host", "_pending", "given_up", "kept", "outbox")
 
     given_up: int
     """Replies that have failed for good."""
+    kept: set[Reply]
+    """Replies that are out, and on record until their peers have them; a task waits for each."""
 
     def __init__(self, host: RequestsHost) -> None:
         self._host = host
@@ -160,8 +162,7 @@ class Requests:
         # By identity: a peer may use a correlation again as soon as it has its answer.
         self._held: dict[int, _Held] = {}
         self._departing: set[trio.CancelScope] = set()
-        # Out, and on record until their peers have them.
-        self._kept: set[Reply] = set()
+        self.kept: set[Reply] = set()
         self.given_up = 0
         self.outbox: Outbox = self._make_outbox()
 
@@ -233,7 +234,7 @@ class Requests:
         for held in self._held.values():
             if held.message.recipient == comms.peer_id:
                 held.comms = comms
-        for reply in self._kept:
+        for reply in self.kept:
             if reply.envelope.sender == comms.peer_id:
                 reply.comms, reply.attempts = comms, 0
         self.outbox.reroute(comms)
@@ -279,6 +280,7 @@ class Requests:
             elif self._host.is_over or self._host.end is not None:
                 record.note_reply_over(envelope, is_out=False)
             else:
+                self.kept.add(reply)
                 self._host.start_child(self._keep_until_settled, reply, receipt, record)
         # A session that has ended has forgotten its requests, in the step in which it ended; and a request whose answer
         # was out before may have been followed by another of the same correlation.
@@ -302,12 +304,11 @@ class Requests:
 
         What it is refused for meanwhile counts as an attempt.
         """
-        self._kept.add(reply)
         try:
             with self.until_end():
                 await receipt.wait()
         finally:
-            self._kept.remove(reply)
+            self.kept.remove(reply)
             problem, is_final = judge(receipt)
             is_settled = receipt.status is not ReceiptStatus.QUEUED
             is_last_try = is_final or reply.attempts >= ATTEMPTS or self.is_over or self._host.end is not None

@@ -269,7 +269,7 @@ class Stage:
         if tasks.binding is not None:
             assert tasks.binding.generation == region.generation
         children = len(tasks.nursery.child_tasks) if tasks.nursery is not None else 0
-        children -= tasks.requests.outbox.tasks if tasks.requests is not None else 0
+        children -= tasks.requests.outbox.tasks + len(tasks.requests.kept) if tasks.requests is not None else 0
         children -= tasks.supervision.tasks if tasks.supervision is not None else 0
         # At the end the pass that is being cancelled is joined by the task that removes the edges.
         trusting = 0 if tasks.trust_task is None else 1 + (tasks.trust_task._revoked is not None)
