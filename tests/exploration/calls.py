@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -33,6 +34,7 @@ from meerkat_trio import (
     open_machine,
 )
 from meerkat_trio._drain import BATCH
+from meerkat_trio.abc import Change, Entry
 from meerkat_trio.testing import Exploration, MemoryJournal, WriteFault
 
 from ..rig import Rig
@@ -55,7 +57,6 @@ SOURCE: Final = tuple(
         "_drain",
         "_admission",
         "_session_record",
-        "_journal_writer",
         "_executor",
         "_correspondence",
         "_requests",
@@ -442,6 +443,81 @@ async def opening(x: Exploration) -> None:
     assert len(taken) + comms.statistics().work_waiting == 1
 
 
+class _Shared(MemoryJournal):
+    """A journal of several machines, which may say of a session that it has another home."""
+
+    __slots__ = ("moved",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: set[str] = set()
+
+    async def __aenter__(self) -> _Shared:
+        self._in_use = False
+        await super().__aenter__()
+        return self
+
+    async def restore(self, session_id: str | None = None) -> Mapping[str, Sequence[Entry]]:
+        return {} if session_id is None else await super().restore(session_id)
+
+    async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
+        await super().append({each: of for each, of in changes.items() if each not in self.moved})
+        return frozenset(self.moved & changes.keys())
+
+    def is_doubtful(self, session_id: str) -> bool:
+        return True
+
+
+async def moving(x: Exploration) -> None:
+    """A session that one machine lets go and another takes up, both cancelled anywhere; then a third one finishes."""
+    rig, journal = Rig(), _Shared()
+    for pause in (1.0, 1.0, 0.0):
+
+        async def handler(run: SessionRun, pause: float = pause) -> None:
+            await trio.sleep(pause)
+            rig.handled.append(run.message.body)
+
+        async with open_machine(journal=journal, executors={"a": handler}, grace=0.5) as machine:
+            with x.victim(name="caller") if pause else trio.CancelScope(), suppress(*REFUSALS):
+                session = await machine.restore("a") or await machine.register("a", handler, work_queue=1)
+                if pause:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_delivering, session, f"{pause} one")
+                        nursery.start_soon(_delivering, session, f"{pause} two")
+                        await trio.sleep(0.1)
+                        nursery.start_soon(machine.release, "a")
+                await trio.sleep(10)
+    assert len(set(rig.handled)) == len(rig.handled)
+
+
+async def _delivering(session: Session, body: str) -> None:
+    with suppress(*REFUSALS):
+        await session.deliver(body)
+
+
+async def elsewhere(x: Exploration) -> None:
+    """A session that has another home while its handler runs: nothing more of it is begun, or recorded."""
+    rig, journal, left = Rig(), _Shared(), []
+
+    async def handler(run: SessionRun) -> None:
+        rig.handled.append(run.message.body)
+        if run.message.body == "first":
+            journal.moved = {"a"}
+            left.append(await journal.restore("a"))
+            await run.session.deliver("late")
+
+    async with open_machine(journal=journal, grace=0.5) as machine:
+        with x.victim(name="caller"), suppress(*REFUSALS):
+            session = await machine.register("a", handler)
+            for body in ("first", "second"):
+                await session.deliver(body)
+            await trio.sleep(5)
+            await machine.release("a")
+    assert "second" not in rig.handled or not left
+    if left:
+        assert await journal.restore("a") == left[0]
+
+
 async def full_lanes(x: Exploration) -> None:
     """Senders that wait for room in a transport, which is closed in the end."""
     rig = Rig()
@@ -527,6 +603,8 @@ ALONE: Final[dict[str, Scenario]] = {
     "from inside": from_inside,
 }
 RECORDED: Final[dict[str, Scenario]] = {
+    "moving": moving,
+    "elsewhere": elsewhere,
     **{f"{name} with a journal": _recorded(name) for name in CALLS if name != "wait"},
     **{f"{name} with a journal, while closing": _recorded(name, close=True) for name in CALLS},
 }
