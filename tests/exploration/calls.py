@@ -420,7 +420,7 @@ def _recorded(*calls: str, close: bool = False) -> Scenario:
                 return WriteFault.FAILS
             return WriteFault.NONE
 
-        journal = MemoryJournal(fault)
+        journal = MemoryJournal(fault, seconds=0.01)
         await Stage.play(x, *(CALLS[call] for call in calls), close=close, journal=journal)
 
     return scenario
@@ -493,6 +493,72 @@ async def moving(x: Exploration) -> None:
 async def _delivering(session: Session, body: str) -> None:
     with suppress(*REFUSALS):
         await session.deliver(body)
+
+
+async def reopening(x: Exploration) -> None:
+    """A process that finds a session with a message, a request and an answer that is not out, cancelled anywhere."""
+    rig, journal = Rig(), MemoryJournal(seconds=0.01)
+
+    async def answers(run: SessionRun) -> None:
+        if run.message.kind is EnvelopeKind.REQUEST:
+            await run.reply(ResponseStatus.COMPLETED, run.message.body)
+        elif run.message.body == "slow":
+            await trio.sleep(3600)
+        rig.handled.append(run.message.body)
+
+    comms = await rig.comms("a")
+    ask = {"kind": EnvelopeKind.REQUEST, "intent": "ask"}
+    async with open_machine(journal=journal, grace=0.0) as machine:
+        session = await machine.register("a", answers)
+        await session.attach_ingress(comms)
+        for fields in (
+            {"body": "why", "correlation": "1", **ask},
+            {"body": "slow"},
+            {"body": "how", "correlation": "2", **ask},
+        ):
+            rig.peer.send_nowait(rig.envelope(comms, **fields))
+        await trio.sleep(1)
+    await comms.aclose()
+    with x.victim(name="opener"), suppress(*REFUSALS):
+        async with open_machine(journal=journal, executors={"a": answers}, grace=0.5) as machine:
+            tasks = machine["a"]._tasks
+            for lane in tasks.made_requests().outbox._lanes.values():
+                x.victim(lane.scope, name="outbox")
+            with trio.move_on_after(1):
+                await machine["a"].stop_drain()
+                await machine["a"].add_direct_peer(rig.peer.endpoint())
+                await trio.sleep_forever()
+            await machine["a"].attach_ingress(await rig.comms("a"))
+            await trio.sleep(1)
+    # Whatever was cancelled, the next process finds all that is not done.
+    async with open_machine(journal=journal) as machine:
+        assert len(machine["a"]._tasks.queue) == 2
+
+
+async def recorded_from_inside(x: Exploration) -> None:
+    """A handler that delivers to its own session, whose queue is full now and then, with a journal."""
+    rig, journal = Rig(), MemoryJournal(seconds=0.01)
+    comms = await rig.comms("a")
+    async with open_machine(journal=journal, grace=1.0) as machine:
+
+        async def handler(run: SessionRun) -> None:
+            with x.victim(name="handler"), suppress(trio.WouldBlock, *REFUSALS):
+                if isinstance(run.message.body, int) and run.message.body < 3:
+                    await run.session.deliver("from inside")
+            rig.handled.append(run.message.body)
+
+        session = await machine.register("a", handler, work_queue=2)
+        await session.attach_ingress(comms)
+        with x.victim(name="caller"), suppress(*REFUSALS):
+            async with trio.open_nursery() as nursery:
+                for body in range(4):
+                    nursery.start_soon(_delivering, session, f"outside {body}")
+                    rig.peer.send_nowait(rig.envelope(comms, body))
+                await trio.sleep(1)
+                await session.stop()
+    left = [each.message.body for each in session.abandoned]
+    sent = [body for body in (*rig.handled, *left) if isinstance(body, int)]
+    assert sent == sorted(sent)
 
 
 async def elsewhere(x: Exploration) -> None:
@@ -605,6 +671,8 @@ ALONE: Final[dict[str, Scenario]] = {
 RECORDED: Final[dict[str, Scenario]] = {
     "moving": moving,
     "elsewhere": elsewhere,
+    "reopening": reopening,
+    "from inside with a journal": recorded_from_inside,
     **{f"{name} with a journal": _recorded(name) for name in CALLS if name != "wait"},
     **{f"{name} with a journal, while closing": _recorded(name, close=True) for name in CALLS},
 }
