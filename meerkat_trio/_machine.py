@@ -416,15 +416,13 @@ class MeerkatMachine:
         if tasks is not None:
             tasks.move_away()
 
-    async def write_journal(self) -> None:
-        """Be the task that writes the journal. For `open_machine`.
+    def start_writing(self, nursery: trio.Nursery) -> None:
+        """Start the task that writes the journal, if there is one. For `open_machine`.
 
-        **Cancellation:** shielded until the sessions are over, and then for at most the grace time.
+        It is shielded until the sessions are over, and then for at most the grace time.
         """
-        if self._writer is None:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._writer.run()
+        if self._writer is not None:
+            nursery.start_soon(self._writer.run)
 
     # --- watching -----------------------------------------------------------------------------------
 
@@ -598,7 +596,7 @@ async def _running(machine: MeerkatMachine) -> AsyncGenerator[None, None]:
     failure: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(machine.write_journal)
+            machine.start_writing(nursery)
             # Cancelled in `start`, the tree would stay in the nursery that `start` keeps to itself, shielded for ever.
             with trio.CancelScope(shield=True):
                 await nursery.start(machine.run_tree)

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REMEMBERED_IDS", "SessionRecord"]
 
-REMEMBERED_IDS: Final = 4096
+REMEMBERED_IDS: Final = 1024
 """Messages that are done with and still known by sender and id, at the most; the oldest are forgotten first."""
 
 

@@ -449,7 +449,7 @@ class _Shared(MemoryJournal):
     __slots__ = ("moved",)
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(seconds=0.01)
         self.moved: set[str] = set()
 
     async def __aenter__(self) -> _Shared:

@@ -54,7 +54,7 @@ def test_a_call_while_the_machine_closes_leaves_everything_whole(name: str, reac
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_a_call_of_a_session_that_is_recorded_leaves_everything_whole(name: str, reach: Reach) -> None:
-    reach.explore(name, RECORDED[name], runs=100)
+    reach.explore(name, RECORDED[name], runs=250)
 
 
 @pytest.mark.parametrize("pair", MEETING, ids=" x ".join)
