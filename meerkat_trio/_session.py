@@ -254,7 +254,7 @@ class Session(Correspondence, IngressCalls, TrustCalls):
         except Exception:
             # Until it is forgotten, a process after this one would handle it, whatever is said here.
             with suppress(JournalFailed, SessionMoved):
-                await tasks.withdraw(envelope)
+                await tasks.withdraw(envelope)  # noqa: ASYNC120 - cancelled, the caller is told nothing else
             raise
         finally:
             if tasks.record is not None:
