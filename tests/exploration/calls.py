@@ -675,7 +675,7 @@ RECORDED: Final[dict[str, Scenario]] = {
     "moving": moving,
     "elsewhere": elsewhere,
     "reopening": reopening,
-    "from inside with a journal": recorded_from_inside,
+    "from inside, recorded": recorded_from_inside,
     **{f"{name} with a journal": _recorded(name) for name in CALLS if name != "wait"},
     **{f"{name} with a journal, while closing": _recorded(name, close=True) for name in CALLS},
 }

@@ -198,7 +198,10 @@ async def test_a_host_that_dies_is_followed_after_the_lease(server: Server) -> N
                 await all_admitted(await send_all(world, comms, 3))
                 await world.until(lambda: all(len(each) >= 6 for each in world.handled.values()))
                 life.cancel()
-    assert world.handled == {name: [0, 1, 2, 0, 1, 2] for name in world.sessions}
+    for handled in world.handled.values():
+        # What was handled last before the connections were cut may not have been recorded as done.
+        again = handled[2:4] == [2, 2]
+        assert handled[:2] + handled[2 + again :] == [0, 1, 2, 0, 1, 2]
 
 
 class Nowhere:

@@ -190,7 +190,7 @@ def test_nothing_admitted_is_lost_or_handled_twice_but_the_last(
         order = list(dict.fromkeys([*first.handled, *second.handled]))
         x.check(order == expected, f"handled in the order {order}")
 
-    explore(scenario, runs=1500, source=SOURCE).raise_if_failed()
+    explore(scenario, runs=700, source=SOURCE).raise_if_failed()
 
 
 def test_a_request_is_answered_and_every_answer_is_the_same_or_of_a_run_that_died() -> None:
@@ -212,7 +212,7 @@ def test_a_request_is_answered_and_every_answer_is_the_same_or_of_a_run_that_die
         if first.answers and second.answers:
             x.check(first.answers == second.answers, "two answers that differ")
 
-    explore(scenario, runs=1500, source=SOURCE).raise_if_failed()
+    explore(scenario, runs=700, source=SOURCE).raise_if_failed()
 
 
 def test_what_a_call_has_returned_is_so_in_the_next_process() -> None:
@@ -264,4 +264,4 @@ def test_what_a_call_has_returned_is_so_in_the_next_process() -> None:
         stored = {entry.kind for entry in (await second.journal.restore()).get("a", ())}
         x.check("message" not in stored, "a message is left")
 
-    explore(scenario, runs=1500, source=SOURCE).raise_if_failed()
+    explore(scenario, runs=700, source=SOURCE).raise_if_failed()
