@@ -63,10 +63,11 @@ class SharedHost:
             name, _, why = str(error).partition(": ")
             raise click.UsageError(f"{self._path}: [host]: {_KEYS.get(name, name)}: {why}") from None
         executors = executor_of(config.sessions, self._path)
+        # What is wrong with the address is said before anything is said of the server.
+        status = await listen_for_watchers(config.status, self._path)
         with trio.open_signal_receiver(*SIGNALS) as signals:
             async with network, open_machine(grace=config.grace, journal=journal, executors=executors) as machine:
                 self._machine, self._network = machine, network
-                status = await listen_for_watchers(config.status, self._path)
                 async with (
                     share_sessions(machine, journal, self._by_name, self._serve) as homes,
                     trio.open_nursery() as nursery,
