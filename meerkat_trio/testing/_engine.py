@@ -219,6 +219,10 @@ def interruptible() -> Iterator[None]:
     try:
         yield
         _Interrupt.raise_if_pending()
+    except Exception:
+        # Of a run into which the interruption fell nothing can be said.
+        _Interrupt.raise_if_pending()
+        raise
     finally:
         _Interrupt.pending = False
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -371,7 +371,7 @@ def test_ctrl_c_is_one_line_and_status_130(folder: Path, workers: str) -> None:
         os.killpg(running.pid, signal.SIGINT)
         out, err = running.communicate(timeout=60)
     said = [line for line in err.splitlines() if not line.startswith("printed")]
-    assert (running.returncode, out) == (130, "")
+    assert (running.returncode, out) == (130, ""), err
     # What is raised in a finalizer, Python itself reports.
     assert said[-1] == "interrupted"
     assert len(said) == 1 or said[0].startswith("Exception ignored in")
