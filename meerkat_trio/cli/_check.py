@@ -166,8 +166,10 @@ def _explored(scenario: Any, settings: dict[str, Any]) -> Report:
         try:
             report = explore(scenario, **settings, on_progress=on_progress)
         except (ScenarioError, ReplayError, ValueError) as error:
+            heed()
             raise click.UsageError(shown(str(error))) from None
         except Exception as error:  # noqa: BLE001 - exit status 1 is for what is wrong with the scenario
+            heed()
             traceback.print_exc()
             raise click.UsageError(f"the explorer itself failed: {type(error).__name__}: {error}") from None
         heed()

@@ -373,8 +373,8 @@ def test_ctrl_c_is_one_line_and_status_130(folder: Path, workers: str) -> None:
     said = [line for line in err.splitlines() if not line.startswith("printed")]
     assert (running.returncode, out) == (130, ""), err
     # What is raised in a finalizer, Python itself reports.
-    assert said[-1] == "interrupted"
-    assert len(said) == 1 or said[0].startswith("Exception ignored in")
+    assert "interrupted" in said
+    assert len(said) == 1 or any(line.startswith("Exception ignored in") for line in said)
 
 
 def test_a_terminal_that_knows_few_letters_gets_a_report_too() -> None:
