@@ -144,11 +144,8 @@ class Memory:
     @property
     def is_forgotten(self) -> bool:
         """Whether it has ended for good, and nothing is left of it but its counters."""
-        was = self.remembered
         left = (self.messages, self.done, self.inputs, self.replies, self.abandoned, self.requests)
-        if was.ending in {None, Ending.STOP} or any(left):
-            return False
-        return was == Remembered(session_id=was.session_id, ending=was.ending, counters=was.counters)
+        return self.remembered.ending not in {None, Ending.STOP} and not any(left) and self.remembered.is_bare
 
 
 # --- writing ---------------------------------------------------------------------------------------

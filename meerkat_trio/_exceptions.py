@@ -344,7 +344,17 @@ class TrustSnapshotUnavailable(ReconcileError):
     _what = "cannot be read"
 
 
-class JournalRefused(MeerkatError):
+class _JournalError(MeerkatError):
+    def __init__(self, journal: str, why: str) -> None:
+        super().__init__(journal, why)
+        self.journal = journal
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.journal}: {self.why}"
+
+
+class JournalRefused(_JournalError):
     """A journal is damaged, of another program or version, or in use by another machine; it was left as it is.
 
     Attributes:
@@ -352,30 +362,14 @@ class JournalRefused(MeerkatError):
         why: what is wrong, and what can be done.
     """
 
-    def __init__(self, journal: str, why: str) -> None:
-        super().__init__(journal, why)
-        self.journal = journal
-        self.why = why
 
-    def __str__(self) -> str:
-        return f"{self.journal}: {self.why}"
-
-
-class JournalFailed(MeerkatError):
+class JournalFailed(_JournalError):
     """A journal could not be written or read: the disk is full, for example. Nothing was written; it may pass.
 
     Attributes:
         journal: which one, for example its path.
         why: what went wrong.
     """
-
-    def __init__(self, journal: str, why: str) -> None:
-        super().__init__(journal, why)
-        self.journal = journal
-        self.why = why
-
-    def __str__(self) -> str:
-        return f"{self.journal}: {self.why}"
 
 
 class RememberedError(MeerkatError):

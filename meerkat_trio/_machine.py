@@ -95,7 +95,7 @@ class MeerkatMachine:
         if journal is not None:
             # The forms of its entries need a library that is an extra.
             writer = import_module("._journal_writer", __package__)
-            self._writer = writer.JournalWriter(journal, on_moved=self._has_moved, random=random)
+            self._writer = writer.JournalWriter(journal, on_moved=self.disown, random=random)
         self._respawn = respawn
         self._grace = grace
         self._strict = strict
@@ -368,7 +368,9 @@ class MeerkatMachine:
 
         `release` then removes it. One that is not here is none of this machine's.
         """
-        self._has_moved(session_id)
+        tasks = self._sessions.get(session_id)
+        if tasks is not None:
+            tasks.move_away()
 
     def _read(self, found: Mapping[SessionId, Sequence[Entry]]) -> list[Memory]:
         decode = import_module("._entries", __package__).decode_memory
@@ -410,11 +412,6 @@ class MeerkatMachine:
             require_callable(handler)
             tasks.handler = handler
             tasks.apply(authority.AttachExecutor())
-
-    def _has_moved(self, session_id: SessionId) -> None:
-        tasks = self._sessions.get(session_id)
-        if tasks is not None:
-            tasks.move_away()
 
     def start_writing(self, nursery: trio.Nursery) -> None:
         """Start the task that writes the journal, if there is one. For `open_machine`.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ._messages import Envelope
     from ._parts import SessionSettings
     from .abc import Change
-    from .authority import AdmissionClass, DropReason, Remembered, RequestsRegion, SessionId, SessionState, Step
+    from .authority import AdmissionClass, DropReason, RequestsRegion, SessionId, SessionState, Step
 
 __all__ = ["REMEMBERED_IDS", "SessionRecord"]
 
@@ -184,7 +184,7 @@ class SessionRecord:
             return
         ended = after.session.ended
         if isinstance(step.input, authority.Restore) and (
-            ended is None or (ended is Ending.STOP and _is_bare(step.input.remembered))
+            ended is None or (ended is Ending.STOP and step.input.remembered.is_bare)
         ):
             # It is on record. One whose end was cut short ends in this very step, which is not.
             return
@@ -364,11 +364,6 @@ class SessionRecord:
         self._put(INPUT, key, b"")
         if forgotten is not None:
             self._delete(INPUT, forgotten)
-
-
-def _is_bare(was: Remembered) -> bool:
-    """Say whether nothing is remembered of a session but its end and its counters."""
-    return was == authority.Remembered(session_id=was.session_id, ending=was.ending, counters=was.counters)
 
 
 def _is_another(before: SessionState, after: SessionState) -> bool:

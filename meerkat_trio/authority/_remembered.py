@@ -60,3 +60,8 @@ class Remembered:
     """Peers the mob contributes."""
     inbound: frozenset[tuple[PeerId, CorrelationId]] = frozenset()
     """Requests of others that are not answered yet. Own requests are not kept: nobody waits for them any more."""
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether nothing is remembered but how the session ended, and its counters."""
+        return self == Remembered(session_id=self.session_id, ending=self.ending, counters=self.counters)

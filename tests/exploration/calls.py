@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import itertools
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -34,9 +33,9 @@ from meerkat_trio import (
     open_machine,
 )
 from meerkat_trio._drain import BATCH
-from meerkat_trio.abc import Change, Entry
 from meerkat_trio.testing import Exploration, MemoryJournal, WriteFault
 
+from ..journal.rig import Shared
 from ..rig import Rig
 from .stage import REFUSALS, Call, Scenario, Stage, wait
 
@@ -443,37 +442,9 @@ async def opening(x: Exploration) -> None:
     assert len(taken) + comms.statistics().work_waiting == 1
 
 
-class _Shared(MemoryJournal):
-    """A journal of several machines, which may say of a session that it has another home."""
-
-    __slots__ = ("moved",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moved: set[str] = set()
-
-    async def __aenter__(self) -> _Shared:
-        self._in_use = False
-        await super().__aenter__()
-        return self
-
-    async def restore(self, session_id: str | None = None) -> Mapping[str, Sequence[Entry]]:
-        return {} if session_id is None else await super().restore(session_id)
-
-    async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
-        # Who is home is looked at in the step that writes.
-        await trio.sleep(0.01)
-        for session_id in changes.keys() - self.moved:
-            self._change(session_id, changes[session_id])
-        return frozenset(self.moved & changes.keys())
-
-    def is_doubtful(self, session_id: str) -> bool:
-        return True
-
-
 async def moving(x: Exploration) -> None:
     """A session that one machine lets go and another takes up, both cancelled anywhere; then a third one finishes."""
-    rig, journal = Rig(), _Shared()
+    rig, journal = Rig(), Shared()
     for pause in (1.0, 1.0, 0.0):
 
         async def handler(run: SessionRun, pause: float = pause) -> None:
@@ -566,7 +537,7 @@ async def recorded_from_inside(x: Exploration) -> None:
 
 async def elsewhere(x: Exploration) -> None:
     """A session that has another home while its handler runs: nothing more of it is begun, or recorded."""
-    rig, journal, left = Rig(), _Shared(), []
+    rig, journal, left = Rig(), Shared(), []
 
     async def handler(run: SessionRun) -> None:
         rig.handled.append(run.message.body)

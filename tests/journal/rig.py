@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,9 +19,10 @@ from meerkat_trio import (
     TrustSource,
     open_machine,
 )
+from meerkat_trio.abc import Change, Entry
 from meerkat_trio.testing import MemoryJournal, WriteFault
 
-__all__ = ["Faults", "World", "world"]
+__all__ = ["Faults", "Shared", "World", "world"]
 
 Handler = Callable[[SessionRun], Awaitable[None]]
 
@@ -34,6 +35,34 @@ class Faults:
 
     def __call__(self) -> WriteFault:
         return self.next.pop(0) if self.next else WriteFault.NONE
+
+
+class Shared(MemoryJournal):
+    """A journal of several machines, which may say of a session that it has another home."""
+
+    __slots__ = ("moved",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved: set[str] = set()
+
+    async def __aenter__(self) -> Shared:
+        self._in_use = False
+        await super().__aenter__()
+        return self
+
+    async def restore(self, session_id: str | None = None) -> Mapping[str, Sequence[Entry]]:
+        return {} if session_id is None else await super().restore(session_id)
+
+    async def append(self, changes: Mapping[str, Sequence[Change]]) -> frozenset[str]:
+        # Who is home is looked at in the step that writes.
+        await trio.sleep(0.01)
+        for session_id in changes.keys() - self.moved:
+            self._change(session_id, changes[session_id])
+        return frozenset(self.moved & changes.keys())
+
+    def is_doubtful(self, session_id: str) -> bool:
+        return True
 
 
 class World:
